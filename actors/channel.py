@@ -1,0 +1,72 @@
+"""A bounded channel of audio that knows what to do when it is full: wait, or let the oldest go."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import anyio
+
+from actors.messages import AudioFrame
+
+
+class ChannelTally:
+    """What the channels of one kind count together; it outlives each of them."""
+
+    __slots__ = ("dropped", "peak", "waited")
+
+    def __init__(self) -> None:
+        self.dropped = self.peak = self.waited = 0
+
+    def totals(self) -> dict[str, int]:
+        """Return the counts by name."""
+        return {"dropped": self.dropped, "peak": self.peak, "waited": self.waited}
+
+
+class AudioChannel:
+    """An anyio memory object stream with one writer, one reader and a policy."""
+
+    def __init__(
+        self, capacity: int, policy: Literal["block", "drop_oldest"], tally: ChannelTally
+    ) -> None:
+        self._drops, self._tally = policy == "drop_oldest", tally
+        self._tx, self._rx = anyio.create_memory_object_stream[AudioFrame](capacity)
+
+    @property
+    def depth(self) -> int:
+        """Frames waiting."""
+        return self._tx.statistics().current_buffer_used
+
+    def send_nowait(self, frame: AudioFrame) -> None:
+        """Queue a frame. Raises anyio.WouldBlock when full, ClosedResourceError after `end`."""
+        self._tx.send_nowait(frame)
+        self._tally.peak = max(self._tally.peak, self.depth)
+
+    async def send(self, frame: AudioFrame) -> None:
+        """Queue a frame: when full, wait (`block`) or let the oldest go (`drop_oldest`).
+
+        Raises ClosedResourceError after `end`, BrokenResourceError after `close`.
+        """
+        await anyio.lowlevel.checkpoint()
+        try:
+            self.send_nowait(frame)
+        except anyio.WouldBlock:
+            if self._drops:
+                self._rx.receive_nowait()
+                self._tally.dropped += 1
+                self.send_nowait(frame)
+            else:
+                self._tally.waited += 1
+                await self._tx.send(frame)
+
+    async def receive(self) -> AudioFrame:
+        """Wait for the oldest frame. Raises anyio.EndOfStream when all is read after `end`."""
+        return await self._rx.receive()
+
+    def end(self) -> None:
+        """Take no more; the reader gets what is left, then the end. Idempotent."""
+        self._tx.close()
+
+    def close(self) -> None:
+        """Throw away what is left, and wake a waiting writer. Idempotent."""
+        self._tx.close()
+        self._rx.close()

@@ -1,0 +1,245 @@
+"""The actor of one connection: its state, its mailbox, and what its commands do.
+
+An idle actor is data: no task, no timer, no buffer. What waits (a join on a remote backplane, a
+full ingress) waits in the call of whoever reads the socket.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from msgspec import UNSET
+
+from actors.errors import BAD_MESSAGE, GONE, INTERNAL, NORMAL, TOO_BIG, Close, Refused, SessionEnd
+from actors.lifecycle import Lifecycle, State
+from actors.mailbox import Mailbox, Tally
+from actors.messages import (
+    Ack,
+    AnyCommand,
+    AnyEvent,
+    Closing,
+    Error,
+    Join,
+    Leave,
+    Ping,
+    Publish,
+    Refresh,
+    Start,
+    Stop,
+)
+from actors.microphone import Kind, Microphone, Principal, Studio
+from actors.ports import Transport
+from actors.quota import Bucket
+from actors.wire import Burst, Frame, decode
+
+log = logging.getLogger("roomcast.connection")
+
+
+class Hub(Studio, Protocol):
+    """What an actor needs of the node that it lives on."""
+
+    egress: Tally
+    backlogged: set[ConnectionActor]
+
+    async def join(self, actor: ConnectionActor, command: Join) -> None:
+        """Add the actor to a room and replay what it missed. Raises Refused."""
+
+    async def leave(self, actor: ConnectionActor, command: Leave) -> None:
+        """Take the actor out of a room. Raises Refused."""
+
+    async def publish(self, actor: ConnectionActor, command: Publish) -> None:
+        """Publish a value, and acknowledge it if an id was given. Raises Refused."""
+
+    def flush(self) -> None:
+        """Deliver at once what waits for the end of the tick."""
+
+    def closing(self, actor: ConnectionActor, close: Close) -> None:
+        """Take an ending actor out of every room."""
+
+    def forget(self, actor: ConnectionActor, close: Close) -> None:
+        """The socket is gone: nothing of the actor stays."""
+
+    def reconnect_ms(self) -> int:
+        """Return how far closed clients should spread their coming back, in milliseconds."""
+
+
+class ConnectionActor:
+    """One connection. `receive` and `deliver` are its two doors; `close` is its one ending."""
+
+    __slots__ = (
+        "_errors",
+        "_hub",
+        "began",
+        "egress",
+        "ended",
+        "id",
+        "kind",
+        "lifecycle",
+        "microphone",
+        "principal",
+        "transport",
+    )
+
+    def __init__(
+        self, name: str, kind: Kind, principal: Principal, transport: Transport, hub: Hub
+    ) -> None:
+        self.id, self.kind, self.principal = name, kind, principal
+        self.transport, self._hub = transport, hub
+        self.lifecycle = Lifecycle()
+        self.egress = Mailbox(hub.limits.egress, transport.codec, hub.egress)
+        self.began = hub.clock.monotonic()
+        """Monotonic seconds at which the connection began."""
+        self.ended = 0.0
+        """Monotonic seconds at which it was closed; its socket may still flush."""
+        self.microphone: Microphone | None = None
+        self._errors: Bucket | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether commands are obeyed and events delivered."""
+        return self.lifecycle.state is State.CONNECTED
+
+    async def receive(self, data: str | bytes) -> None:
+        """Act on one WebSocket message; waits while ingress is full, so stop reading meanwhile."""
+        if not self.open:
+            return
+
+        try:
+            await self._act(data)
+        except Refused as refusal:
+            self.refuse(refusal)
+        except SessionEnd as end:
+            self.close(end.close)
+        except Exception:
+            log.exception("connection %s: a command failed", self.id)
+            self.close(INTERNAL)
+
+    async def obey(self, command: AnyCommand) -> None:
+        """Carry out one command. Raises Refused or SessionEnd."""
+        match command:
+            case Join():
+                await self._hub.join(self, command)
+            case Leave():
+                await self._hub.leave(self, command)
+            case Publish():
+                await self._hub.publish(self, command)
+            case Start():
+                await self._speaking().start(command)
+            case Stop():
+                self._speaking().stop(command)
+            case Ping(id=id) if id is not None:
+                self.tell(Ack(id=id, at=self._hub.clock.wall()))
+            case Refresh():
+                raise Refused("no_token", "this connection was opened without a token", "token")
+
+    def deliver(self, burst: Burst, now: float) -> None:
+        """Hand frames to the socket, or to the mailbox if it is busy. Raises SlowConsumer."""
+        if self.transport.writable and not self.egress:
+            self.transport.write(burst)
+            return
+
+        self._hub.backlogged.add(self)
+        for frame in burst.frames:
+            self.egress.send_nowait(frame, now)
+
+    def tell(self, event: AnyEvent) -> None:
+        """Send an event to this connection alone."""
+        self.send(Burst([Frame(event)]))
+
+    def send(self, burst: Burst) -> None:
+        """Send frames to this connection alone; if it is too slow for them, that is its end."""
+        try:
+            self.deliver(burst, self._hub.clock.monotonic())
+        except SessionEnd as end:
+            self.close(end.close)
+
+    def refuse(self, refusal: Refused) -> None:
+        """Answer a command with an error; one error too many ends the connection."""
+        limits, now = self._hub.limits, self._hub.clock.monotonic()
+        self._hub.observer.refused(refusal.code)
+        self.tell(
+            Error(
+                id=UNSET if refusal.id is None else refusal.id,
+                code=refusal.code,
+                message=refusal.message,
+                field=refusal.field or UNSET,
+                setting=refusal.setting or UNSET,
+            )
+        )
+        if self._errors is None:
+            self._errors = Bucket(limits.errors_per_second, limits.errors_burst, now)
+
+        if self._errors.take(1, now):
+            self.close(BAD_MESSAGE.because("too many refused commands (limits.errors_burst)"))
+
+    def close(self, close: Close) -> None:
+        """End the connection: status first, flush second, socket third. The first reason wins."""
+        if close.flush:
+            self._hub.flush()
+
+        if not self.lifecycle.closed(close):
+            return
+
+        self.ended = self._hub.clock.monotonic()
+        if self.microphone is not None:
+            self.microphone.abandon(self._hub.limits.upstream.end_within)
+
+        self._hub.closing(self, close)
+        if close.flush:
+            self._say_goodbye(close)
+        else:
+            self.egress.clear()
+
+        self.egress.close()
+        self.transport.close(close)
+
+    def gone(self, code: int) -> None:
+        """The socket is gone, with this close code of the peer or 1006: nothing can be sent."""
+        self.close((NORMAL if code in (1000, 1001, 1005) else GONE).silent)
+        self.egress.clear()
+        self._hub.forget(self, self.lifecycle.reason or GONE)
+
+    async def _act(self, data: str | bytes) -> None:
+        self._check_size(data)
+        command = decode(data, self.transport.codec)
+        if isinstance(command, bytes):
+            await self._speaking().hear(command)
+            return
+
+        try:
+            await self.obey(command)
+        except Refused as refusal:
+            refusal.id = command.id
+            raise
+
+    def _check_size(self, data: str | bytes) -> None:
+        limits = self._hub.limits
+        if isinstance(data, str):
+            limit, setting = limits.text_bytes, "limits.text_bytes"
+        else:
+            limit, setting = limits.audio_bytes, "limits.audio_bytes"
+
+        if len(data) > limit:
+            raise SessionEnd(
+                TOO_BIG.because(
+                    f"a message of {len(data)} is over the limit of {limit} ({setting})"
+                )
+            )
+
+    def _say_goodbye(self, close: Close) -> None:
+        self.tell(
+            Closing(
+                code=close.code,
+                reason=close.reason,
+                retry=close.retry,
+                message=close.message,
+                reconnect_ms=self._hub.reconnect_ms() if close.retry else 0,
+            )
+        )
+
+    def _speaking(self) -> Microphone:
+        if self.microphone is None:
+            self.microphone = Microphone(self, self._hub)
+
+        return self.microphone

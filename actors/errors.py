@@ -1,0 +1,151 @@
+"""How things end: a reply leaves the connection open, a Close ends it; there is no third family.
+
+The `reason` of a Close and the `code` of a Refused are the same stable strings that HTTP problem
+documents, WebSocket error events and close frames carry.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+
+class Close(msgspec.Struct, frozen=True):
+    """One ending of a connection, as the peer sees it (RFC 6455, section 7.4)."""
+
+    code: int
+    """WebSocket close code: 1000-1013 by the RFC, 4000-4499 come back, 4500-4999 do not."""
+    reason: str
+    """Stable name from the table below, at most 123 bytes, never a user's text."""
+    message: str = ""
+    """One sentence for people: what happened, the limit and the setting that raises it."""
+    flush: bool = True
+    """Whether what is queued for the peer still goes out first."""
+
+    @property
+    def retry(self) -> bool:
+        """Whether a client should come back."""
+        return self.code in RETRYABLE or 4000 <= self.code < 4500
+
+    @property
+    def silent(self) -> Close:
+        """The same ending for a peer that is no longer there to be told."""
+        return msgspec.structs.replace(self, flush=False)
+
+    def because(self, message: str) -> Close:
+        """Return the same ending with a sentence of its own."""
+        return msgspec.structs.replace(self, message=message)
+
+
+RETRYABLE = frozenset({1001, 1006, 1011, 1012, 1013})
+
+NORMAL = Close(1000, "normal")
+GONE = Close(1006, "gone", flush=False)
+WRONG_TYPE = Close(1003, "wrong_type")
+ABUSE = Close(1008, "abuse", flush=False)
+TOO_BIG = Close(1009, "too_big")
+INTERNAL = Close(1011, "internal")
+RESTART = Close(1012, "restart")
+OVERLOAD = Close(1013, "overload")
+SLOW_CONSUMER = Close(4001, "slow_consumer", flush=False)
+INSUFFICIENT_STATE = Close(4002, "insufficient_state")
+IDLE = Close(4003, "idle")
+UPSTREAM_UNAVAILABLE = Close(4005, "upstream_unavailable")
+RATE_LIMITED = Close(4006, "rate_limited")
+BACKPLANE_LOST = Close(4007, "backplane_lost")
+BAD_MESSAGE = Close(4503, "bad_message")
+
+CLOSES = (
+    NORMAL,
+    GONE,
+    WRONG_TYPE,
+    ABUSE,
+    TOO_BIG,
+    INTERNAL,
+    RESTART,
+    OVERLOAD,
+    SLOW_CONSUMER,
+    INSUFFICIENT_STATE,
+    IDLE,
+    UPSTREAM_UNAVAILABLE,
+    RATE_LIMITED,
+    BACKPLANE_LOST,
+    BAD_MESSAGE,
+)
+
+REPLIES: dict[str, int] = {
+    "already_joined": 409,
+    "already_started": 409,
+    "audio_before_start": 409,
+    "bad_message": 400,
+    "bad_room": 400,
+    "bad_since": 400,
+    "draining": 503,
+    "engine_busy": 503,
+    "limit_exceeded": 422,
+    "no_token": 409,
+    "not_found": 404,
+    "not_joined": 409,
+    "not_started": 409,
+    "overload": 503,
+    "room_limit": 429,
+    "too_big": 413,
+    "unknown_engine": 400,
+    "unsupported_audio": 400,
+}
+"""Every code of an error reply, with the HTTP status of the same refusal."""
+
+
+class SessionEnd(Exception):
+    """The connection is over; `close` says how."""
+
+    def __init__(self, close: Close) -> None:
+        super().__init__(close.message or close.reason)
+        self.close = close
+
+
+class UpstreamLost(SessionEnd):
+    """The speech engine is gone before it said that it was done."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(UPSTREAM_UNAVAILABLE.because(message))
+
+
+class Refused(Exception):
+    """One command is refused and the connection lives."""
+
+    def __init__(self, code: str, message: str, field: str = "", setting: str = "") -> None:
+        """Name the `code` (a key of REPLIES), the offending `field`, the `setting` that helps."""
+        super().__init__(message)
+        self.status = REPLIES[code]
+        self.code, self.message, self.field, self.setting = code, message, field, setting
+        self.id: int | str | None = None
+        """The id of the command that is refused, where it has one."""
+
+
+class IllegalTransition(RuntimeError):
+    """The lifecycle was asked for a step that its table does not hold: a bug of ours."""
+
+
+def verdict(error: BaseException) -> Close:
+    """Reduce an exception, or a group of them, to one Close: a bug outranks a hang-up."""
+    if isinstance(error, BaseExceptionGroup):
+        closes = [verdict(each) for each in error.exceptions]
+        return next((close for close in closes if close.code == INTERNAL.code), closes[0])
+
+    return error.close if isinstance(error, SessionEnd) else INTERNAL
+
+
+E = TypeVar("E", bound=BaseException)
+
+
+def find(error: BaseException, kind: type[E]) -> E | None:
+    """Return the first exception of a kind in an exception or a group of them."""
+    if isinstance(error, kind):
+        return error
+
+    if isinstance(error, BaseExceptionGroup):
+        return next((hit for each in error.exceptions if (hit := find(each, kind))), None)
+
+    return None

@@ -1,0 +1,125 @@
+"""The flusher: what a room was sent in one tick is joined once and handed to every member.
+
+A publish appends to its room's batch and marks the room dirty; the flusher runs when the loop
+comes round, so that everything of one tick leaves in one write.
+"""
+
+from __future__ import annotations
+
+import anyio
+import msgspec
+
+from actors.connection import ConnectionActor
+from actors.errors import Close, SessionEnd
+from actors.ports import Clock
+from actors.rooms import Rooms
+from actors.wire import Burst, Frame
+
+BATCH = 256
+"""Frames a room's batch may hold; then it is flushed at once."""
+
+
+class View(msgspec.Struct, frozen=True):
+    """What one member wants of a room."""
+
+    partials: bool = True
+    after: int = 0
+    """Offset up to which the member has been served by replay."""
+
+    def of(self, burst: Burst) -> Burst:
+        """Return the part of a burst that this member should get."""
+        if not self.partials and burst.has_partials:
+            burst = burst.without_partials
+
+        return burst.after(self.after) if 0 < burst.first_offset <= self.after else burst
+
+
+class Fanout:
+    """The rooms of this node, their members, and what is on its way to them."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.rooms: Rooms[ConnectionActor, View] = Rooms()
+        self.deliveries = 0
+        """Events handed to sockets or mailboxes, ever."""
+        self.delivered_bytes = 0
+        """Bytes of JSON of those events, whatever encoding they left in."""
+        self._positions: dict[str, int] = {}
+        self._batches: dict[str, list[Frame]] = {}
+        self._dirty: anyio.Event | None = None
+
+    def deliver(self, key: str, frame: Frame) -> None:
+        """Take one event of a room from the backplane."""
+        if frame.offset:
+            self._positions[key] = frame.offset
+
+        if key not in self.rooms:
+            return
+
+        batch = self._batches.setdefault(key, [])
+        batch.append(frame)
+        if len(batch) >= BATCH:
+            self._flush_room(key)
+        elif self._dirty is not None:
+            self._dirty.set()
+
+    def position(self, key: str) -> int:
+        """Return the newest offset that this node has seen of a room, or 0."""
+        return self._positions.get(key, 0)
+
+    def join(self, actor: ConnectionActor, key: str, view: View) -> None:
+        """Add a member that has everything up to `view.after`; what was pending is not for it."""
+        self._flush_room(key)
+        self.rooms.join(actor, key, view)
+
+    def leave(self, actor: ConnectionActor, key: str) -> bool:
+        """Take a member out after what is pending; return whether the room is empty now."""
+        self._flush_room(key)
+        return self._left(actor, key)
+
+    def leave_all(self, actor: ConnectionActor) -> list[str]:
+        """Take a member out of every room; return the rooms that are empty now."""
+        return [key for key in self.rooms.joined(actor) if self._left(actor, key)]
+
+    def flush(self) -> None:
+        """Hand everything pending to the members of its rooms."""
+        while self._batches:
+            self._flush_room(next(iter(self._batches)))
+
+    async def run(self) -> None:
+        """Flush at the end of each tick in which something was published; until cancelled."""
+        while True:
+            self._dirty = anyio.Event()
+            if not self._batches:
+                await self._dirty.wait()
+
+            self.flush()
+            await anyio.lowlevel.checkpoint()
+
+    def _flush_room(self, key: str) -> None:
+        frames = self._batches.pop(key, None)
+        if not frames:
+            return
+
+        burst = Burst(frames)
+        now = self._clock.monotonic()
+        slow: list[tuple[ConnectionActor, Close]] = []
+        members = self.rooms.members(key)
+        for actor, view in members.items():
+            try:
+                actor.deliver(view.of(burst), now)
+            except SessionEnd as end:
+                slow.append((actor, end.close))
+
+        self.deliveries += len(frames) * len(members)
+        self.delivered_bytes += sum(len(frame.json) for frame in frames) * len(members)
+        for actor, close in slow:
+            actor.close(close)
+
+    def _left(self, actor: ConnectionActor, key: str) -> bool:
+        if not self.rooms.leave(actor, key):
+            return False
+
+        self._positions.pop(key, None)
+        self._batches.pop(key, None)
+        return True

@@ -1,0 +1,97 @@
+"""Every number the engine obeys, with its unit: the sections `limits.*` of the settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A frozen table of settings; an unknown name in it is an error."""
+
+
+class Ingress(Section, frozen=True):
+    """What one speaker's socket may hold in the server before it is read no further."""
+
+    frames: Count = 32
+    """Audio frames between the socket and the actor; then the socket is not read (backpressure)."""
+
+
+class Upstream(Section, frozen=True):
+    """What waits for a speech engine."""
+
+    frames: Count = 64
+    """Audio frames between the actor and the engine."""
+    policy: Literal["block", "drop_oldest"] = "block"
+    """When full: `block` loses nothing and slows the client, `drop_oldest` bounds the delay."""
+    open_within: Seconds = 10.0
+    """Seconds an engine may take to accept a stream."""
+    end_within: Seconds = 10.0
+    """Seconds an engine may take to return what is left after the end of the audio."""
+
+
+class Egress(Section, frozen=True):
+    """What one listener's mailbox may hold before the listener is closed as too slow."""
+
+    messages: Count = 1024
+    """Events waiting for the socket."""
+    bytes: Count = 1_048_576
+    """Bytes of encoded events waiting for the socket."""
+    age: Seconds = 10.0
+    """Seconds the oldest waiting event may have waited."""
+    flush_within: Seconds = 5.0
+    """Seconds a closing connection has to take what is queued; then it is cut."""
+
+
+class History(Section, frozen=True):
+    """What a room remembers, and how much of it one resume may replay."""
+
+    messages: Count = 1000
+    """Finals and messages kept in a room."""
+    bytes: Count = 4_194_304
+    """Bytes of encoded events kept in a room."""
+    age: Seconds = 600.0
+    """Seconds an event is kept."""
+    replay: Count = 300
+    """Events that one resume or `history=` may ask for; at most half of `egress.messages`."""
+    replay_bytes: Count = 524_288
+    """Bytes that one resume may replay; at most half of `egress.bytes`."""
+
+
+class Limits(Section, frozen=True):
+    """Every limit of the engine."""
+
+    connections: Count = 16_000
+    """Connections on this node; the next is refused with 503."""
+    rooms: Count = 100_000
+    """Rooms on this node that have a listener or a history."""
+    rooms_per_connection: Count = 64
+    """Rooms one connection may have joined."""
+    text_bytes: Count = 65_536
+    """Bytes of one command, or of one published body."""
+    audio_bytes: Count = 65_536
+    """Bytes of one binary audio frame."""
+    speech_idle: Seconds = 60.0
+    """Seconds a started speech session may go without audio."""
+    errors_burst: Count = 100
+    """Error replies a connection may earn at once; then it is closed with 4503."""
+    errors_per_second: Seconds = 5.0
+    """Error replies a second a connection may earn for ever."""
+    ingress: Ingress = Ingress()
+    upstream: Upstream = Upstream()
+    egress: Egress = Egress()
+    history: History = History()
+
+    def __post_init__(self) -> None:
+        """Refuse a replay that could not fit the mailbox of the listener who asks for it."""
+        if 2 * self.history.replay > self.egress.messages:
+            raise ValueError("limits.history.replay must be at most half of limits.egress.messages")
+
+        if 2 * self.history.replay_bytes > self.egress.bytes:
+            raise ValueError(
+                "limits.history.replay_bytes must be at most half of limits.egress.bytes"
+            )

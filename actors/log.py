@@ -1,0 +1,151 @@
+"""A room's history: contiguous offsets within an epoch, a bounded ring, and an honest `since`.
+
+An epoch names one unbroken numbering. Whoever asks for what came after a position gets all of it
+or the verdict "gap", never a part.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Literal
+
+import msgspec
+
+from actors.errors import Refused
+from actors.limits import History
+from actors.wire import Frame
+
+_POSITION = re.compile(r"([A-Za-z0-9_-]{1,64}):(0|[1-9][0-9]{0,15})")
+
+
+class Position(msgspec.Struct, frozen=True):
+    """A place in a room: `offset` events have happened in `epoch`."""
+
+    epoch: str
+    offset: int
+
+    def __str__(self) -> str:
+        """Write it as `EPOCH:OFFSET`, the form of `since`."""
+        return f"{self.epoch}:{self.offset}"
+
+
+class Missing(msgspec.Struct, frozen=True):
+    """Offsets that cannot be replayed, and why."""
+
+    first: int
+    last: int
+    reason: Literal["epoch_changed", "expired", "too_far", "ahead"]
+
+
+class Recovery(msgspec.Struct, frozen=True):
+    """The answer to a resume: everything up to `top`, or what is missing."""
+
+    top: Position
+    """Newest position of the room."""
+    frames: Sequence[Frame] = ()
+    """Events to replay, oldest first; empty when something is missing."""
+    missing: Missing | None = None
+
+
+def parse_position(text: str) -> Position:
+    """Read `EPOCH:OFFSET`. Raises Refused("bad_since")."""
+    found = _POSITION.fullmatch(text)
+    if found is None:
+        raise Refused(
+            "bad_since", "since must look like EPOCH:OFFSET, as in a received event", "since"
+        )
+
+    return Position(found[1], int(found[2]))
+
+
+class RoomLog:
+    """The newest events of one room, within a count, a size and an age."""
+
+    __slots__ = ("_entries", "_limits", "bytes", "epoch", "offset")
+
+    def __init__(self, epoch: str, limits: History) -> None:
+        self.epoch, self._limits = epoch, limits
+        self.offset = 0
+        """Offset of the newest event; 0 before the first."""
+        self.bytes = 0
+        """Bytes of JSON that the ring holds."""
+        self._entries: deque[tuple[float, Frame]] = deque()
+
+    def __len__(self) -> int:
+        """Events held."""
+        return len(self._entries)
+
+    @property
+    def top(self) -> Position:
+        """Position of the newest event."""
+        return Position(self.epoch, self.offset)
+
+    def append(self, frame: Frame, now: float) -> None:
+        """Keep a frame whose event carries the next offset; let go of what is over a bound."""
+        if frame.offset != self.offset + 1:
+            raise ValueError(f"offset {frame.offset} does not follow {self.offset}")
+
+        self.offset = frame.offset
+        self._entries.append((now, frame))
+        self.bytes += len(frame.json)
+        while len(self._entries) > self._limits.messages or self.bytes > self._limits.bytes:
+            self._forget()
+
+        self.expire(now)
+
+    def expire(self, now: float) -> None:
+        """Let go of what is older than the limit at monotonic time `now`."""
+        while self._entries and now - self._entries[0][0] > self._limits.age:
+            self._forget()
+
+    def newest(self, count: int) -> Recovery:
+        """Return up to `count` of the newest events, within the bytes that one resume may take."""
+        held = len(self._entries)
+        return self._within(islice(self._entries, max(0, held - count), held))
+
+    def since(self, position: Position) -> Recovery:
+        """Return everything after `position`, or what is missing; never a part."""
+        missed = self.offset - position.offset
+        oldest = self.offset - len(self._entries) + 1
+        if position.epoch != self.epoch:
+            return self._gap(1, self.offset, "epoch_changed")
+
+        if missed < 0:
+            return self._gap(self.offset + 1, position.offset, "ahead")
+
+        if position.offset + 1 < oldest:
+            return self._gap(position.offset + 1, self.offset, "expired")
+
+        if missed > self._limits.replay:
+            return self._gap(position.offset + 1, self.offset, "too_far")
+
+        held = len(self._entries)
+        frames = [frame for _, frame in islice(self._entries, held - missed, held)]
+        if sum(len(frame.json) for frame in frames) > self._limits.replay_bytes:
+            return self._gap(position.offset + 1, self.offset, "too_far")
+
+        return Recovery(self.top, frames)
+
+    def _within(self, entries: Iterable[tuple[float, Frame]]) -> Recovery:
+        frames: list[Frame] = []
+        size = 0
+        for _, frame in reversed(list(entries)):
+            size += len(frame.json)
+            if size > self._limits.replay_bytes:
+                break
+
+            frames.append(frame)
+
+        return Recovery(self.top, frames[::-1])
+
+    def _gap(
+        self, first: int, last: int, reason: Literal["epoch_changed", "expired", "too_far", "ahead"]
+    ) -> Recovery:
+        return Recovery(self.top, missing=Missing(first, last, reason))
+
+    def _forget(self) -> None:
+        _, frame = self._entries.popleft()
+        self.bytes -= len(frame.json)

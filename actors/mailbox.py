@@ -1,0 +1,182 @@
+"""The bounded egress of one connection: what its socket could not take yet.
+
+Finals and messages wait in order; a newer partial takes the place of an older one of its segment,
+and a final takes its segment's partial away. Past a bound in count, bytes or age the reader is
+too slow and is cut off rather than fed late.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import anyio
+import msgspec
+from anyio import EndOfStream, WouldBlock
+
+from actors.errors import SLOW_CONSUMER, SessionEnd
+from actors.limits import Egress
+from actors.wire import Codec, Frame
+
+
+class Tally:
+    """What the mailboxes of a node count together; it outlives each of them."""
+
+    __slots__ = ("conflated", "dropped", "peak")
+
+    def __init__(self) -> None:
+        self.conflated = self.dropped = self.peak = 0
+
+    def totals(self) -> dict[str, int]:
+        """Return the counts by name."""
+        return {"conflated": self.conflated, "dropped": self.dropped, "peak": self.peak}
+
+
+class SlowConsumer(SessionEnd):
+    """The mailbox is past one of its bounds."""
+
+    def __init__(self, bound: str, value: float, limit: float) -> None:
+        super().__init__(
+            SLOW_CONSUMER.because(
+                f"{bound} waiting for this connection reached {value:g}, limit {limit:g}"
+                f" (limits.egress.{bound}); resume from the last offset"
+            )
+        )
+
+
+class MailboxStatistics(msgspec.Struct, frozen=True):
+    """A mailbox at one moment."""
+
+    depth: int
+    """Events waiting."""
+    bytes: int
+    """Bytes of the events waiting."""
+
+
+class Mailbox:
+    """An ordered, conflating channel with three bounds and one reader."""
+
+    __slots__ = (
+        "_arrived",
+        "_bytes",
+        "_closed",
+        "_codec",
+        "_items",
+        "_limits",
+        "_serial",
+        "_tally",
+    )
+
+    def __init__(self, limits: Egress, codec: Codec, tally: Tally) -> None:
+        self._limits, self._codec, self._tally = limits, codec, tally
+        self._items: OrderedDict[str | int, tuple[Frame, float]] | None = None
+        self._bytes = self._serial = 0
+        self._closed = False
+        self._arrived: anyio.Event | None = None
+
+    def __len__(self) -> int:
+        """Events waiting."""
+        return len(self._items) if self._items else 0
+
+    def send_nowait(self, frame: Frame, now: float) -> None:
+        """Queue a frame. Raises SlowConsumer past a bound; a partial is dropped instead.
+
+        After `close` nothing is taken: the frame is dropped.
+        """
+        size = len(frame.encoded(self._codec))
+        if self._closed or (not self._conflate(frame, size) and self._lacks_room(frame, size, now)):
+            self._tally.dropped += 1
+            return
+
+        self._wake()
+
+    def receive_nowait(self) -> Frame:
+        """Take the oldest frame. Raises WouldBlock when empty, EndOfStream when closed too."""
+        if not self._items:
+            if self._closed:
+                raise EndOfStream
+
+            raise WouldBlock
+
+        _, (frame, _) = self._items.popitem(last=False)
+        self._bytes -= len(frame.encoded(self._codec))
+        return frame
+
+    async def receive(self) -> Frame:
+        """Wait for the oldest frame and take it. Raises EndOfStream when empty and closed."""
+        await anyio.lowlevel.checkpoint()
+        while not self._items and not self._closed:
+            self._arrived = anyio.Event()
+            await self._arrived.wait()
+
+        return self.receive_nowait()
+
+    def overdue(self, now: float) -> SlowConsumer | None:
+        """Return the reason to cut the reader off if the oldest frame has waited too long."""
+        if not self._items:
+            return None
+
+        age = now - next(iter(self._items.values()))[1]
+        return SlowConsumer("age", age, self._limits.age) if age > self._limits.age else None
+
+    def statistics(self) -> MailboxStatistics:
+        """Count what is waiting."""
+        return MailboxStatistics(len(self), self._bytes)
+
+    def clear(self) -> None:
+        """Throw away what is waiting."""
+        self._tally.dropped += len(self)
+        self._items, self._bytes = None, 0
+
+    def close(self) -> None:
+        """Take no more; the reader gets what is left, then the end. Idempotent."""
+        self._closed = True
+        self._wake()
+
+    def _conflate(self, frame: Frame, size: int) -> bool:
+        """Put a newer partial in the place of the older one; drop a partial whose final is here."""
+        if frame.segment is None or not self._items or frame.segment not in self._items:
+            return False
+
+        older, since = self._items[frame.segment]
+        self._bytes -= len(older.encoded(self._codec))
+        self._tally.conflated += 1
+        if not frame.partial:
+            del self._items[frame.segment]
+            return False
+
+        self._items[frame.segment] = (frame, since)
+        self._bytes += size
+        return True
+
+    def _lacks_room(self, frame: Frame, size: int, now: float) -> bool:
+        """Queue the frame at the end, or say that it is a partial for which there is no room."""
+        slow = self.overdue(now) or self._overfull(size)
+        if slow and frame.partial:
+            return True
+
+        if slow:
+            raise slow
+
+        if self._items is None:
+            self._items = OrderedDict()
+
+        self._serial += 1
+        key = frame.segment if frame.partial and frame.segment is not None else self._serial
+        self._items[key] = (frame, now)
+        self._bytes += size
+        self._tally.peak = max(self._tally.peak, len(self._items))
+        return False
+
+    def _overfull(self, size: int) -> SlowConsumer | None:
+        if len(self) >= self._limits.messages:
+            return SlowConsumer("messages", len(self) + 1, self._limits.messages)
+
+        if self._bytes + size > self._limits.bytes:
+            return SlowConsumer("bytes", self._bytes + size, self._limits.bytes)
+
+        return None
+
+    def _wake(self) -> None:
+        if self._arrived is not None:
+            self._arrived.set()
+            self._arrived = None

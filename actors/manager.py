@@ -1,0 +1,295 @@
+"""The node: it spawns an actor for each connection, publishes, drains and counts."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+
+import anyio
+from anyio.abc import TaskGroup
+
+from actors.channel import ChannelTally
+from actors.connection import ConnectionActor
+from actors.errors import RESTART, SLOW_CONSUMER, Close, Refused
+from actors.fanout import Fanout
+from actors.limits import Limits
+from actors.log import Position
+from actors.mailbox import Tally
+from actors.membership import Membership
+from actors.messages import Ack, Hello, Join, Leave, Message, Publish, Transcript
+from actors.microphone import Kind, Principal
+from actors.ports import Backplane, Clock, Engine, Observer, Transport, Work
+from actors.speech import SpeechSession
+from actors.statistics import ChannelStatistics, EngineStatistics, NodeStatistics
+from actors.upkeep import PROBE, Probe, Upkeep
+from actors.wire import Frame
+
+log = logging.getLogger("roomcast.manager")
+
+
+class ConnectionManager:
+    """The connections of this node, and the hub through which they reach rooms and engines."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        backplane: Backplane,
+        engines: Mapping[str, Engine],
+        clock: Clock,
+        observer: Observer,
+    ) -> None:
+        self.limits, self.backplane, self.engines = limits, backplane, engines
+        self.clock, self.observer = clock, observer
+        self.fanout = Fanout(clock)
+        self.membership = Membership(self.fanout, backplane, limits, clock)
+        self.upkeep = Upkeep(limits, backplane, clock)
+        self.probe = Probe(backplane, clock)
+        self.backlogged = self.upkeep.backlogged
+        self.actors: set[ConnectionActor] = set()
+        """Every connection, those that are still flushing among them."""
+        self.egress, self.ingress, self.upstream = Tally(), ChannelTally(), ChannelTally()
+        self.publishes = {"message": 0, "final": 0, "partial": 0}
+        self.audio_seconds: defaultdict[str, float] = defaultdict(float)
+        self.slow_consumers = 0
+        self.draining = False
+        self._tasks: TaskGroup | None = None
+        self._changed = anyio.Event()
+
+    @property
+    def ready(self) -> bool:
+        """Whether connections are welcome: a probe came back lately, and no drain has begun."""
+        return not self.draining and self.probe.fresh
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """Carry the node until cancelled; call `started` once it serves."""
+        begun = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            tasks.start_soon(self.backplane.run, self._deliver, begun.set)
+            await begun.wait()
+            tasks.start_soon(self.fanout.run)
+            tasks.start_soon(self.probe.run)
+            tasks.start_soon(self.upkeep.run)
+            started()
+
+    def admit(self) -> None:
+        """Say whether one more connection fits. Raises Refused."""
+        if self.draining:
+            raise Refused("draining", "this node is restarting; come back in a moment")
+
+        if len(self.actors) >= self.limits.connections:
+            most = self.limits.connections
+            raise Refused(
+                "overload", f"this node has its {most} connections", setting="limits.connections"
+            )
+
+    def connect(self, kind: Kind, principal: Principal, transport: Transport) -> ConnectionActor:
+        """Make the actor of an accepted connection, and say hello."""
+        actor = ConnectionActor(self.new_id(), kind, principal, transport, self)
+        self.actors.add(actor)
+        self.observer.connected(kind)
+        actor.lifecycle.accepted()
+        actor.tell(Hello(connection=actor.id, at=self.clock.wall()))
+        return actor
+
+    async def send_message(self, principal: Principal, room: str, data: object) -> Position:
+        """Publish a value to a room of the tenant and return its position. Raises Refused."""
+        event = Message(room=room, data=data, sender=principal.subject, at=self.clock.wall())
+        position = await self.backplane.publish(principal.key(room), event)
+        self.publishes["message"] += 1
+        return position
+
+    async def broadcast(self, principal: Principal, data: object) -> int:
+        """Publish a value to every room of the tenant; return how many those were."""
+        keys = await self.backplane.rooms(principal.tenant)
+        for key in keys:
+            await self.send_message(principal, key.partition("/")[2], data)
+
+        return len(keys)
+
+    async def publish_final(self, key: str, event: Transcript) -> None:
+        """Store and deliver the final of a segment."""
+        await self.backplane.publish(key, event)
+        self.publishes["final"] += 1
+
+    async def publish_partial(self, key: str, event: Transcript) -> None:
+        """Deliver a partial, which nobody keeps."""
+        await self.backplane.relay(key, event)
+        self.publishes["partial"] += 1
+
+    async def drain(self, window: float, within: float) -> None:
+        """End every connection in good order: speech first, so that its finals are heard.
+
+        Closings are spread over at most `window` seconds; after `within` seconds the rest is cut.
+        """
+        self.draining = True
+        with anyio.move_on_after(within):
+            for session in list(self.upkeep.speaking):
+                session.abandon(self.limits.upstream.end_within)
+
+            await self._until(lambda: not self.upkeep.speaking)
+            await self._close_all(RESTART.because("this node is restarting"), window)
+            await self._until(lambda: not self.actors)
+
+        for actor in list(self.actors):
+            actor.transport.abort()
+
+    def statistics(self) -> NodeStatistics:
+        """Count everything, at one moment of the event loop."""
+        connections: Counter[tuple[str, str]] = Counter(
+            (("connected" if actor.open else "draining"), actor.kind) for actor in self.actors
+        )
+        return NodeStatistics(
+            connections=dict(connections),
+            rooms=len(self.fanout.rooms),
+            subscriptions=self.fanout.rooms.size,
+            history_events=self.backplane.events,
+            history_bytes=self.backplane.bytes,
+            channels=self._count_channels(),
+            engines={name: self._count_engine(engine) for name, engine in self.engines.items()},
+            publishes=dict(self.publishes),
+            deliveries=self.fanout.deliveries,
+            delivered_bytes=self.fanout.delivered_bytes,
+            slow_consumers=self.slow_consumers,
+            ready=self.ready,
+            draining=self.draining,
+            probe_age=self.probe.age,
+        )
+
+    async def join(self, actor: ConnectionActor, command: Join) -> None:
+        """Add a connection to a room and replay what it missed. Raises Refused."""
+        await self.membership.join(actor, command)
+
+    async def leave(self, actor: ConnectionActor, command: Leave) -> None:
+        """Take a connection out of a room. Raises Refused."""
+        await self.membership.leave(actor, actor.principal.key(command.room))
+        if command.id is not None:
+            actor.tell(Ack(id=command.id, at=self.clock.wall(), room=command.room))
+
+    async def publish(self, actor: ConnectionActor, command: Publish) -> None:
+        """Publish for a connection, and acknowledge it if an id was given. Raises Refused."""
+        position = await self.send_message(actor.principal, command.room, command.data)
+        if command.id is not None:
+            actor.tell(
+                Ack(
+                    id=command.id,
+                    at=self.clock.wall(),
+                    room=command.room,
+                    offset=position.offset,
+                    epoch=position.epoch,
+                )
+            )
+
+    def engine(self, name: str) -> Engine:
+        """Return an engine by its name, the first one for "". Raises Refused("unknown_engine")."""
+        chosen = name or next(iter(self.engines))
+        if chosen not in self.engines:
+            known = ", ".join(self.engines)
+            raise Refused("unknown_engine", f"the engines here are: {known}", "engine", "engines")
+
+        return self.engines[chosen]
+
+    def carry(self, session: SpeechSession, run: Work, close: Callable[[Close], None]) -> None:
+        """Run a session in a task of the node; `close` ends the connection that it belongs to."""
+        self.upkeep.speaking[session] = close
+
+        async def carried() -> None:
+            try:
+                await run()
+            finally:
+                del self.upkeep.speaking[session]
+                self.audio_seconds[session.engine.name] += session.seconds
+                self._change()
+
+        self._spawn(carried)
+
+    def flush(self) -> None:
+        """Deliver at once what waits for the end of the tick."""
+        self.fanout.flush()
+
+    def closing(self, actor: ConnectionActor, close: Close) -> None:
+        """Take an ending connection out of every room; it may flush for a while."""
+        self.upkeep.leaving.add(actor)
+        self.slow_consumers += close.code == SLOW_CONSUMER.code
+        if emptied := self.fanout.leave_all(actor):
+            self._spawn(lambda: self.membership.abandon(emptied))
+
+    def forget(self, actor: ConnectionActor, close: Close) -> None:
+        """The socket is gone: nothing of the connection stays."""
+        if actor not in self.actors:
+            return
+
+        self.actors.discard(actor)
+        self.upkeep.leaving.discard(actor)
+        self.backlogged.discard(actor)
+        self.observer.disconnected(actor.kind, close, self.clock.monotonic() - actor.began)
+        self._change()
+
+    def new_id(self) -> str:
+        """Make an identifier of 12 characters that nobody can guess."""
+        return secrets.token_urlsafe(9)
+
+    def reconnect_ms(self) -> int:
+        """Spread those who come back: a second, or a millisecond for each connection."""
+        return max(1000, len(self.actors))
+
+    def _deliver(self, key: str, frame: Frame) -> None:
+        if key == PROBE:
+            self.probe.heard()
+        else:
+            self.fanout.deliver(key, frame)
+
+    def _spawn(self, work: Work) -> None:
+        if self._tasks is None:
+            raise RuntimeError("the manager is not running")
+
+        self._tasks.start_soon(work)
+
+    async def _close_all(self, close: Close, window: float) -> None:
+        actors = list(self.actors)
+        pause = min(0.005, window / max(1, len(actors)))
+        for actor in actors:
+            actor.close(close)
+            await anyio.sleep(pause)
+
+    async def _until(self, done: Callable[[], bool]) -> None:
+        while not done():
+            self._changed = anyio.Event()
+            await self._changed.wait()
+
+    def _change(self) -> None:
+        self._changed.set()
+
+    def _count_channels(self) -> dict[str, ChannelStatistics]:
+        waiting = [actor.egress.statistics() for actor in self.backlogged]
+        sessions = self.upkeep.speaking
+        return {
+            "ingress": ChannelStatistics(
+                depth=sum(session.ingress.depth for session in sessions),
+                capacity=self.limits.ingress.frames,
+                **self.ingress.totals(),
+            ),
+            "upstream": ChannelStatistics(
+                depth=sum(session.upstream.depth for session in sessions),
+                capacity=self.limits.upstream.frames,
+                **self.upstream.totals(),
+            ),
+            "egress": ChannelStatistics(
+                depth=sum(box.depth for box in waiting),
+                bytes=sum(box.bytes for box in waiting),
+                capacity=self.limits.egress.messages,
+                **self.egress.totals(),
+            ),
+        }
+
+    def _count_engine(self, engine: Engine) -> EngineStatistics:
+        sessions = [each for each in self.upkeep.speaking if each.engine is engine]
+        return EngineStatistics(
+            streams=len(sessions),
+            max_streams=engine.max_streams,
+            lag=max((session.lag for session in sessions), default=0.0),
+            audio_seconds=self.audio_seconds[engine.name] + sum(s.seconds for s in sessions),
+            restarts=engine.restarts,
+        )

@@ -1,0 +1,143 @@
+"""Joining and leaving rooms over a backplane that may take its time, without losing an event.
+
+The first member of a room subscribes this node, the last one ends it. A joiner is replayed from
+the backplane and then placed among the members; whatever reached this node meanwhile is
+recovered again, whatever it was replayed is not delivered twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+from msgspec import UNSET
+
+from actors.connection import ConnectionActor
+from actors.errors import Refused
+from actors.fanout import Fanout, View
+from actors.limits import Limits
+from actors.log import Position, Recovery, parse_position
+from actors.messages import AnyEvent, Gap, Join, Joined
+from actors.ports import Backplane, Clock
+from actors.wire import Burst
+
+
+class Gate:
+    """One room's turnstile: those who change its membership go through one at a time."""
+
+    __slots__ = ("lock", "users")
+
+    def __init__(self) -> None:
+        self.lock = anyio.Lock()
+        self.users = 0
+
+
+class Membership:
+    """Who joins and leaves which room, in step with the node's subscriptions."""
+
+    def __init__(self, fanout: Fanout, backplane: Backplane, limits: Limits, clock: Clock) -> None:
+        self._fanout, self._backplane = fanout, backplane
+        self._limits, self._clock = limits, clock
+        self._gates: dict[str, Gate] = {}
+
+    async def join(self, actor: ConnectionActor, command: Join) -> None:
+        """Add a connection to a room and send it what it missed. Raises Refused."""
+        rooms, limits = self._fanout.rooms, self._limits
+        key = actor.principal.key(command.room)
+        since = None if command.since is None else parse_position(command.since)
+        if command.history > limits.history.replay:
+            raise Refused(
+                "limit_exceeded",
+                f"history is at most {limits.history.replay}",
+                "history",
+                "limits.history.replay",
+            )
+
+        if actor in rooms.members(key):
+            raise Refused("already_joined", f"{command.room} is joined already", "room")
+
+        if rooms.count(actor) >= limits.rooms_per_connection:
+            raise Refused(
+                "limit_exceeded",
+                f"a connection joins at most {limits.rooms_per_connection} rooms",
+                "room",
+                "limits.rooms_per_connection",
+            )
+
+        async with self._gate(key):
+            await self._enter(actor, key, command, since)
+
+    async def leave(self, actor: ConnectionActor, key: str) -> None:
+        """Take a connection out of a room. Raises Refused("not_joined")."""
+        if actor not in self._fanout.rooms.members(key):
+            raise Refused("not_joined", "this connection has not joined the room", "room")
+
+        if self._fanout.leave(actor, key):
+            await self.abandon([key])
+
+    async def abandon(self, keys: Sequence[str]) -> None:
+        """End this node's subscriptions of rooms, if nobody is in them by now."""
+        for key in keys:
+            async with self._gate(key):
+                if key not in self._fanout.rooms:
+                    await self._backplane.unsubscribe(key)
+
+    async def _enter(
+        self, actor: ConnectionActor, key: str, command: Join, since: Position | None
+    ) -> None:
+        if key not in self._fanout.rooms:
+            await self._backplane.subscribe(key)
+
+        recovery = await self._backplane.recover(key, since, command.history)
+        while self._fanout.position(key) > recovery.top.offset:
+            later = await self._backplane.recover(key, recovery.top, 0)
+            missing = recovery.missing or later.missing
+            recovery = Recovery(later.top, [*recovery.frames, *later.frames], missing)
+
+        if actor.open:
+            self._fanout.join(actor, key, View(command.partials, recovery.top.offset))
+            self._greet(actor, command, recovery)
+        elif key not in self._fanout.rooms:
+            await self._backplane.unsubscribe(key)
+
+    def _greet(self, actor: ConnectionActor, command: Join, recovery: Recovery) -> None:
+        """Send `joined`, then the verdict on what was missed."""
+        top, missing = recovery.top, recovery.missing
+        events: list[AnyEvent] = [
+            Joined(
+                id=UNSET if command.id is None else command.id,
+                room=command.room,
+                epoch=top.epoch,
+                offset=top.offset,
+                recovered=UNSET if command.since is None else missing is None,
+            )
+        ]
+        if missing is not None:
+            events.append(
+                Gap(
+                    room=command.room,
+                    first=missing.first,
+                    last=missing.last,
+                    reason=missing.reason,
+                    epoch=top.epoch,
+                )
+            )
+
+        for event in events:
+            actor.tell(event)
+
+        if recovery.frames:
+            actor.send(Burst(recovery.frames))
+
+    @asynccontextmanager
+    async def _gate(self, key: str) -> AsyncIterator[None]:
+        gate = self._gates.setdefault(key, Gate())
+        gate.users += 1
+        try:
+            async with gate.lock:
+                yield
+        finally:
+            gate.users -= 1
+            if gate.users == 0:
+                del self._gates[key]

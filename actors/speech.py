@@ -1,0 +1,275 @@
+"""One speaker's stream: audio flows ingress -> upstream -> engine, recognitions flow to the room.
+
+The channels are bounded. Under `block` a busy engine stops the reading of the speaker's socket;
+under `drop_oldest` the oldest audio goes, and each hole is told as a gap and kept out of the
+time stamps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import anyio
+import msgspec
+
+from actors.channel import AudioChannel, ChannelTally
+from actors.errors import UpstreamLost
+from actors.limits import Limits
+from actors.messages import (
+    AnyEvent,
+    AudioFrame,
+    AudioSpec,
+    Gap,
+    Recognition,
+    Speaker,
+    Speech,
+    SpeechState,
+    Transcript,
+    Word,
+)
+from actors.ports import Clock, Engine, Observer, Upstream
+
+Tell = Callable[[AnyEvent], None]
+"""Sends an event to the session's own connection."""
+MARK_EVERY = 0.1
+"""Seconds of audio between two notes of when it came, from which the delay of a final is told."""
+MARKS = 512
+HOLES = 256
+
+
+class Subject(msgspec.Struct, frozen=True):
+    """What a session is about: whose audio it is, and to which room its words go."""
+
+    session: str
+    key: str
+    """The room within the node: tenant and name."""
+    room: str
+    speaker: Speaker
+    audio: AudioSpec
+
+
+class Outlet(Protocol):
+    """What a session needs of the connection that it belongs to, and of the node."""
+
+    clock: Clock
+    limits: Limits
+    observer: Observer
+    ingress: ChannelTally
+    upstream: ChannelTally
+
+    async def publish_final(self, key: str, event: Transcript) -> None:
+        """Store and deliver a final."""
+
+    async def publish_partial(self, key: str, event: Transcript) -> None:
+        """Deliver a partial."""
+
+
+class SpeechSession:
+    """A running speech session with its two channels and three loops."""
+
+    def __init__(self, subject: Subject, engine: Engine, outlet: Outlet, tell: Tell) -> None:
+        self.subject, self.engine = subject, engine
+        self._outlet, self._tell = outlet, tell
+        limits = outlet.limits
+        self.ingress = AudioChannel(limits.ingress.frames, "block", outlet.ingress)
+        self.upstream = AudioChannel(
+            limits.upstream.frames, limits.upstream.policy, outlet.upstream
+        )
+        self.received = 0
+        """Bytes of audio taken from the socket."""
+        self.heard_at = outlet.clock.monotonic()
+        """When the newest audio came."""
+        self.told = 0.0
+        """The lag that the speaker was told last, in seconds."""
+        self.ending = False
+        self._abandoned = False
+        self._fed = 0
+        self._stream: Upstream | None = None
+        self._scope = anyio.CancelScope()
+        self._marks: deque[tuple[float, float]] = deque(maxlen=MARKS)
+        self._holes: deque[tuple[float, float]] = deque(maxlen=HOLES)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of audio received."""
+        return self._seconds(self.received)
+
+    @property
+    def lag(self) -> float:
+        """Seconds of received audio that the engine has not worked through."""
+        if self._stream is None:
+            return self._seconds(self.received)
+
+        return max(0.0, self._seconds(self.received) - self._shift(self._stream.heard))
+
+    def silence(self, now: float) -> float:
+        """Seconds without audio; 0 while some waits, for then it is not the speaker who is late."""
+        return 0.0 if self.ending or self.ingress.depth else now - self.heard_at
+
+    async def hear(self, data: bytes) -> None:
+        """Take one frame of audio from the socket; waits while ingress is full."""
+        frame = AudioFrame(self.received, data)
+        self.received += len(data)
+        self.heard_at = self._outlet.clock.monotonic()
+        if not self._marks or self._seconds(self.received) - self._marks[-1][0] >= MARK_EVERY:
+            self._marks.append((self._seconds(self.received), self.heard_at))
+
+        try:
+            await self.ingress.send(frame)
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+            return  # the session ended while this frame waited; its ending is told elsewhere
+
+    def end(self) -> None:
+        """Take no more audio; what is here is still recognized and published. Idempotent."""
+        self.ending = True
+        self.ingress.end()
+
+    def abandon(self, within: float) -> None:
+        """End, and give up on what is not recognized within this many seconds."""
+        self.end()
+        self._abandoned = True
+        now = self._outlet.clock.monotonic()
+        self._scope.deadline = min(self._scope.deadline, now + within)
+
+    def report(self, state: SpeechState = "ready") -> None:
+        """Tell the speaker how the session stands."""
+        subject, self.told = self.subject, self.lag
+        self._tell(
+            Speech(
+                room=subject.room,
+                session=subject.session,
+                state=state,
+                engine=self.engine.name,
+                received=self.received,
+                lag=round(self.told, 3),
+            )
+        )
+
+    async def run(self) -> None:
+        """Carry the session to its end.
+
+        Raises Refused, UpstreamLost, or a bug, alone or in a group.
+        """
+        limits, clock = self._outlet.limits.upstream, self._outlet.clock
+        self._scope.deadline = min(self._scope.deadline, clock.monotonic() + limits.open_within)
+        self.report("connecting")
+        try:
+            with self._scope:
+                async with self.engine.open(self.subject.audio) as stream:
+                    await self._converse(stream)
+        finally:
+            self.ending = True
+            self.ingress.close()
+            self.upstream.close()
+
+        if self._scope.cancelled_caught:
+            raise UpstreamLost(f"the engine {self.engine.name} missed its deadline")
+
+    async def _converse(self, stream: Upstream) -> None:
+        self._stream = stream
+        if not self._abandoned:
+            self._scope.deadline = math.inf
+
+        self.report("ready")
+        async with anyio.create_task_group() as loops:
+            loops.start_soon(self._route)
+            loops.start_soon(self._feed, stream)
+            await self._listen(stream)
+            loops.cancel_scope.cancel()
+
+    async def _route(self) -> None:
+        """Ingress to upstream, where the policy of the tenant decides."""
+        try:
+            while True:
+                await self.upstream.send(await self.ingress.receive())
+        except anyio.EndOfStream:
+            self.upstream.end()
+
+    async def _feed(self, stream: Upstream) -> None:
+        """Upstream to engine; a jump in position is audio that was let go."""
+        try:
+            while True:
+                frame = await self.upstream.receive()
+                if frame.position != self._fed:
+                    self._tell_hole(frame.position)
+
+                await stream.send(frame)
+                self._fed = frame.position + len(frame.data)
+        except anyio.EndOfStream:
+            await stream.end()
+            deadline = self._outlet.clock.monotonic() + self._outlet.limits.upstream.end_within
+            self._scope.deadline = min(self._scope.deadline, deadline)
+
+    async def _listen(self, stream: Upstream) -> None:
+        """Engine to room."""
+        try:
+            while True:
+                recognition = await stream.receive()
+                event = self._transcript(recognition)
+                if recognition.final:
+                    await self._outlet.publish_final(self.subject.key, event)
+                    self._observe(event.end)
+                else:
+                    await self._outlet.publish_partial(self.subject.key, event)
+        except anyio.EndOfStream:
+            return
+
+    def _transcript(self, heard: Recognition) -> Transcript:
+        subject = self.subject
+        return Transcript(
+            room=subject.room,
+            segment=f"{subject.session}.{heard.segment}",
+            revision=heard.revision,
+            final=heard.final,
+            text=heard.text,
+            start=self._shift(heard.start),
+            end=self._shift(heard.end),
+            words=tuple(self._shift_word(word) for word in heard.words),
+            speaker=subject.speaker,
+            language=subject.audio.language,
+            at=round(self._outlet.clock.wall(), 3),
+        )
+
+    def _tell_hole(self, position: int) -> None:
+        missing = self._seconds(position - self._fed)
+        already = self._holes[-1][1] if self._holes else 0.0
+        self._holes.append((self._seconds(self._fed) - already, already + missing))
+        self._tell(
+            Gap(
+                room=self.subject.room,
+                first=self._fed,
+                last=position - 1,
+                reason="upstream_full",
+                session=self.subject.session,
+            )
+        )
+
+    def _shift(self, seconds: float) -> float:
+        """Turn the engine's time, which knows of no holes, into the time of the session's audio."""
+        missing = 0.0
+        for begins, total in self._holes:
+            if begins > seconds:
+                break
+
+            missing = total
+
+        return round(seconds + missing, 3)
+
+    def _shift_word(self, word: Word) -> Word:
+        if not self._holes:
+            return word
+
+        return Word(word.text, self._shift(word.start), self._shift(word.end), word.confidence)
+
+    def _observe(self, end: float) -> None:
+        """Tell how long after the last sound of a final it was published."""
+        for reached, at in self._marks:
+            if reached >= end:
+                self._outlet.observer.latency("final", self._outlet.clock.monotonic() - at)
+                return
+
+    def _seconds(self, position: int) -> float:
+        return position / self.subject.audio.bytes_per_second

@@ -1,0 +1,98 @@
+"""What a node does by the clock: probe its publish path, and look after what is late.
+
+The sweep looks at mailboxes with something in them, connections that are closing and sessions
+that are speaking; what is idle costs nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import anyio
+
+from actors.connection import ConnectionActor
+from actors.errors import IDLE, Close
+from actors.limits import Limits
+from actors.messages import Message
+from actors.ports import Backplane, Clock
+from actors.speech import SpeechSession
+
+PROBE = "~probe"
+"""Room of the readiness probe; no tenant can have it, for it lacks the tenant's slash."""
+PROBE_EVERY = 2.0
+PROBE_FRESH = 6.0
+SWEEP_EVERY = 1.0
+LAG_STEP = 0.25
+"""A speaker is told its lag when it has changed by this many seconds."""
+
+
+class Probe:
+    """Publishes to a room of its own and waits to hear it: the proof behind readiness."""
+
+    def __init__(self, backplane: Backplane, clock: Clock) -> None:
+        self._backplane, self._clock = backplane, clock
+        self._heard = -math.inf
+
+    @property
+    def age(self) -> float:
+        """Seconds since a probe came back; infinite before the first."""
+        return self._clock.monotonic() - self._heard
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the publish path worked a moment ago."""
+        return self.age <= PROBE_FRESH
+
+    def heard(self) -> None:
+        """Note that a probe came back."""
+        self._heard = self._clock.monotonic()
+
+    async def run(self) -> None:
+        """Probe until cancelled."""
+        await self._backplane.subscribe(PROBE)
+        while True:
+            probe = Message(room=PROBE, data=None, sender="", at=self._clock.wall())
+            await self._backplane.publish(PROBE, probe)
+            await anyio.sleep(PROBE_EVERY)
+
+
+class Upkeep:
+    """The sets of what may become late, and the sweep over them."""
+
+    def __init__(self, limits: Limits, backplane: Backplane, clock: Clock) -> None:
+        self._limits, self._backplane, self._clock = limits, backplane, clock
+        self.backlogged: set[ConnectionActor] = set()
+        """Connections whose mailbox held something lately."""
+        self.leaving: set[ConnectionActor] = set()
+        """Connections that are closed and may still flush."""
+        self.speaking: dict[SpeechSession, Callable[[Close], None]] = {}
+        """Running sessions, each with what closes its connection."""
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        while True:
+            await anyio.sleep(SWEEP_EVERY)
+            self.sweep(self._clock.monotonic())
+
+    def sweep(self, now: float) -> None:
+        """Close readers that are too slow, cut sockets that do not flush, end silent sessions."""
+        limits = self._limits
+        for actor in list(self.backlogged):
+            if slow := actor.egress.overdue(now):
+                actor.close(slow.close)
+            elif not actor.egress:
+                self.backlogged.discard(actor)
+
+        for actor in list(self.leaving):
+            if now - actor.ended > limits.egress.flush_within:
+                actor.transport.abort()
+
+        for session, close in list(self.speaking.items()):
+            if session.silence(now) > limits.speech_idle:
+                limit = f"{limits.speech_idle:g} seconds (limits.speech_idle)"
+                close(IDLE.because(f"no audio for {limit}"))
+            elif abs(session.lag - session.told) >= LAG_STEP:
+                session.report()
+
+        self._backplane.sweep(now)

@@ -1,0 +1,178 @@
+"""Bytes to messages and back, without I/O; an event is encoded once and its bytes are shared.
+
+JSON travels in text frames. Under MessagePack every binary frame is one value: a map is a command,
+a `bin` is audio.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+import msgspec
+
+from actors.errors import Refused
+from actors.messages import AnyCommand, AnyEvent, CommandId, Transcript
+
+Codec = Literal["json", "msgpack"]
+SUBPROTOCOLS: dict[str, Codec] = {"roomcast.v1": "json", "roomcast.v1.msgpack": "msgpack"}
+
+
+class _Addressed(msgspec.Struct, frozen=True):
+    """Reads no more of a broken command than the id that its answer should carry."""
+
+    id: CommandId | None = None
+
+
+_to_json = msgspec.json.Encoder()
+_to_msgpack = msgspec.msgpack.Encoder()
+_from_json: msgspec.json.Decoder[AnyCommand] = msgspec.json.Decoder(AnyCommand)
+_from_msgpack: msgspec.msgpack.Decoder[AnyCommand | bytes] = msgspec.msgpack.Decoder(
+    AnyCommand | bytes
+)
+_id_from_json = msgspec.json.Decoder(_Addressed)
+_id_from_msgpack = msgspec.msgpack.Decoder(_Addressed)
+_PATH = re.compile(r" - at `\$\.?(?P<field>.*?)`$")
+_UNKNOWN = re.compile(r"^Object (?:contains unknown|missing required) field `(?P<field>.*?)`")
+_ROOM = "a room's name is 1 to 128 of the characters A-Z a-z 0-9 _ . : -"
+
+
+def decode(data: str | bytes, codec: Codec) -> AnyCommand | bytes:
+    """Read one WebSocket message: a command, or bytes of audio. Raises Refused, nothing else."""
+    try:
+        if isinstance(data, str):
+            return _from_json.decode(data)
+
+        return data if codec == "json" else _from_msgpack.decode(data)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError) as error:
+        raise _explain(error, data) from None
+
+
+def encode_json(event: AnyEvent) -> bytes:
+    """Encode an event as JSON. Raises Refused("bad_message") if its data has no JSON form."""
+    try:
+        return _to_json.encode(event)
+    except (TypeError, UnicodeError, RecursionError, OverflowError, msgspec.MsgspecError) as error:
+        raise Refused("bad_message", f"data cannot be sent as JSON: {error}", "data") from None
+
+
+def pack_frame(opcode: int, payload: bytes) -> bytes:
+    """Build one unmasked, unfragmented WebSocket frame (RFC 6455, section 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return bytes((0x80 | opcode, size)) + payload
+
+    if size < 65536:
+        return bytes((0x80 | opcode, 126)) + size.to_bytes(2, "big") + payload
+
+    return bytes((0x80 | opcode, 127)) + size.to_bytes(8, "big") + payload
+
+
+class Frame:
+    """One event with its encoded forms, each made at most once and shared by every listener."""
+
+    def __init__(self, event: AnyEvent) -> None:
+        self.event = event
+        self.offset = 0
+        """Position in the room, or 0 for an event outside its history."""
+        self.segment: str | None = None
+        """Segment of a transcript: what a newer partial replaces and a final ends."""
+        self.partial = False
+        if isinstance(event, Transcript):
+            self.segment, self.partial = event.segment, not event.final
+
+        if isinstance(offset := getattr(event, "offset", None), int):
+            self.offset = offset
+
+    @cached_property
+    def json(self) -> bytes:
+        """The event as JSON; raises Refused if it has no such form."""
+        return encode_json(self.event)
+
+    @cached_property
+    def text(self) -> str:
+        """The JSON as the str that an ASGI server wants."""
+        return self.json.decode()
+
+    @cached_property
+    def msgpack(self) -> bytes:
+        """The event as MessagePack."""
+        return _to_msgpack.encode(self.event)
+
+    @cached_property
+    def json_frame(self) -> bytes:
+        """The JSON as a whole WebSocket text frame."""
+        return pack_frame(0x1, self.json)
+
+    @cached_property
+    def msgpack_frame(self) -> bytes:
+        """The MessagePack as a whole WebSocket binary frame."""
+        return pack_frame(0x2, self.msgpack)
+
+    def encoded(self, codec: Codec) -> bytes:
+        """Return the payload in this encoding."""
+        return self.json if codec == "json" else self.msgpack
+
+
+class Burst:
+    """Frames of one room that leave together, joined once for each encoding."""
+
+    def __init__(self, frames: Sequence[Frame]) -> None:
+        self.frames = frames
+
+    @cached_property
+    def json_frames(self) -> bytes:
+        """All frames as WebSocket text frames, end to end."""
+        return b"".join([frame.json_frame for frame in self.frames])
+
+    @cached_property
+    def msgpack_frames(self) -> bytes:
+        """All frames as WebSocket binary frames, end to end."""
+        return b"".join([frame.msgpack_frame for frame in self.frames])
+
+    @cached_property
+    def has_partials(self) -> bool:
+        """Whether any frame is a partial."""
+        return any(frame.partial for frame in self.frames)
+
+    @cached_property
+    def first_offset(self) -> int:
+        """Smallest offset in the burst, or 0 when nothing in it has one."""
+        return min((frame.offset for frame in self.frames if frame.offset), default=0)
+
+    @cached_property
+    def without_partials(self) -> Burst:
+        """The same burst for those who asked for finals only."""
+        return Burst([frame for frame in self.frames if not frame.partial])
+
+    def after(self, offset: int) -> Burst:
+        """Leave out what a listener who has everything up to `offset` has already."""
+        return Burst([frame for frame in self.frames if not 0 < frame.offset <= offset])
+
+
+def _explain(error: Exception, data: str | bytes) -> Refused:
+    if isinstance(error, RecursionError):
+        return Refused("bad_message", "nested too deeply")
+
+    message = str(error)
+    found = _PATH.search(message) or _UNKNOWN.match(message)
+    field = found["field"][:64] if found else ""
+    if "regex" in message:
+        refusal = Refused("bad_room", _ROOM, field)
+    else:
+        refusal = Refused("bad_message", message[:200], field)
+
+    refusal.id = _read_id(data)
+    return refusal
+
+
+def _read_id(data: str | bytes) -> CommandId | None:
+    decoder: Any = _id_from_json if isinstance(data, str) else _id_from_msgpack
+    try:
+        addressed: _Addressed = decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError):
+        return None  # too broken to say whom to answer
+
+    return addressed.id

@@ -1,0 +1,1 @@
+"""Where rooms live: the adapters of the Backplane port."""

@@ -1,0 +1,138 @@
+"""The backplane of a single node: histories in memory, delivery by a function call."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+
+import anyio
+import msgspec
+
+from actors.errors import Refused
+from actors.limits import History
+from actors.log import Position, Recovery, RoomLog
+from actors.messages import RoomEvent
+from actors.ports import Clock
+from actors.wire import Frame
+
+
+class MemoryBackplane:
+    """Rooms in a dict, bounded in number; one without a listener is forgotten after its history."""
+
+    def __init__(self, limits: History, max_rooms: int, clock: Clock) -> None:
+        self._limits, self._max_rooms, self._clock = limits, max_rooms, clock
+        self._logs: dict[str, RoomLog] = {}
+        self._by_tenant: dict[str, set[str]] = {}
+        self._wanted: set[str] = set()
+        self._idle: OrderedDict[str, float] = OrderedDict()
+        self._deliver: Callable[[str, Frame], None] | None = None
+        self.events = 0
+        """Events kept in all rooms."""
+        self.bytes = 0
+        """Bytes of JSON kept in all rooms."""
+
+    def __len__(self) -> int:
+        """Rooms that have a listener or a history."""
+        return len(self._logs)
+
+    async def publish(self, key: str, event: RoomEvent) -> Position:
+        """Give the event the room's next offset, keep it and deliver it.
+
+        Raises Refused("room_limit") for a room too many, Refused("bad_message") for data that has
+        no JSON form; an offset is used only when neither happens.
+        """
+        log = self._log(key)
+        frame = Frame(msgspec.structs.replace(event, offset=log.offset + 1, epoch=log.epoch))
+        _ = frame.json  # encodes now: what cannot be sent is refused before it has an offset
+        now = self._clock.monotonic()
+        held, size = len(log), log.bytes
+        log.append(frame, now)
+        self._count(log, held, size)
+        if key not in self._wanted:
+            self._idle[key] = now
+            self._idle.move_to_end(key)
+
+        self._hand_over(key, frame)
+        return log.top
+
+    async def relay(self, key: str, event: RoomEvent) -> None:
+        """Deliver an event that is not kept."""
+        self._hand_over(key, Frame(event))
+
+    async def subscribe(self, key: str) -> None:
+        """Begin to deliver a room's events. Raises Refused("room_limit")."""
+        self._log(key)
+        self._wanted.add(key)
+        self._idle.pop(key, None)
+
+    async def unsubscribe(self, key: str) -> None:
+        """Stop delivering a room's events; its history stays until it is too old."""
+        self._wanted.discard(key)
+        if key in self._logs:
+            self._idle[key] = self._clock.monotonic()
+            self._idle.move_to_end(key)
+
+    async def recover(self, key: str, since: Position | None, newest: int) -> Recovery:
+        """Return what came after `since`, or the `newest` events when `since` is None."""
+        log = self._log(key)
+        held, size = len(log), log.bytes
+        log.expire(self._clock.monotonic())
+        self._count(log, held, size)
+        return log.newest(newest) if since is None else log.since(since)
+
+    async def rooms(self, tenant: str) -> list[str]:
+        """List the tenant's rooms by key."""
+        return sorted(self._by_tenant.get(tenant, ()))
+
+    async def run(self, deliver: Callable[[str, Frame], None], ready: Callable[[], None]) -> None:
+        """Deliver to this function until cancelled."""
+        self._deliver = deliver
+        ready()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self._deliver = None
+
+    def sweep(self, now: float) -> None:
+        """Forget the rooms without a listener whose newest event is too old."""
+        while self._idle:
+            key, since = next(iter(self._idle.items()))
+            if now - since <= self._limits.age:
+                return
+
+            del self._idle[key]
+            self._forget(key)
+
+    def _log(self, key: str) -> RoomLog:
+        log = self._logs.get(key)
+        if log is not None:
+            return log
+
+        if len(self._logs) >= self._max_rooms:
+            raise Refused(
+                "room_limit", f"this node has its {self._max_rooms} rooms", setting="limits.rooms"
+            )
+
+        log = self._logs[key] = RoomLog(secrets.token_urlsafe(6), self._limits)
+        self._idle[key] = self._clock.monotonic()
+        self._by_tenant.setdefault(key.partition("/")[0], set()).add(key)
+        return log
+
+    def _forget(self, key: str) -> None:
+        log = self._logs.pop(key)
+        self.events -= len(log)
+        self.bytes -= log.bytes
+        tenant = key.partition("/")[0]
+        rooms = self._by_tenant[tenant]
+        rooms.discard(key)
+        if not rooms:
+            del self._by_tenant[tenant]
+
+    def _count(self, log: RoomLog, held: int, size: int) -> None:
+        self.events += len(log) - held
+        self.bytes += log.bytes - size
+
+    def _hand_over(self, key: str, frame: Frame) -> None:
+        if self._deliver is not None and key in self._wanted:
+            self._deliver(key, frame)

@@ -1,0 +1,133 @@
+"""The process that loads the model once and forks a decoding worker for every speaking stream.
+
+Its one rule: a single thread and no event loop, so that a fork is safe. Model pages stay shared
+between the workers. It ends when the server's end of the control socket closes, and a worker when
+the server's end of its session closes; a worker outlives a zygote that dies.
+
+    server --(control: length, AudioSpec, a socket)--> zygote --fork--> worker
+    server --(session: length, PCM; length 0 ends)---> worker
+    server <-(session: length, Report)---------------- worker
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import struct
+import sys
+import traceback
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
+
+import msgspec
+
+from actors.messages import AudioSpec, Recognition
+
+if TYPE_CHECKING:
+    from pocketsphinx import Decoder
+
+LENGTH = struct.Struct("<I")
+READY = b"\x01"
+"""What the zygote writes to the control socket once it can fork."""
+REPORTS_PER_SECOND = 5
+"""Reports a worker makes, at least, for each second of audio."""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What a worker tells of its session; the first report comes before any audio."""
+
+    pid: int
+    heard: float = 0.0
+    """Seconds of audio worked through."""
+    found: tuple[Recognition, ...] = ()
+    done: bool = False
+    """Nothing follows: the audio has ended and everything is reported."""
+
+
+def main() -> None:
+    """Serve fork requests from the control socket whose descriptor is the first argument."""
+    # Ctrl-C and a service manager's SIGTERM reach the whole group; the server says when it is over.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the workers
+    # Imported here, because the server imports this module for `Report` and must not load a decoder.
+    from server.engines.recognizer import load
+
+    decoder = load()
+    gc.collect()
+    gc.freeze()  # a collection would write to every object's page and so unshare it
+    with socket.socket(fileno=int(sys.argv[1])) as control:
+        control.sendall(READY)
+        while (request := _request(control)) is not None:
+            session, spec = request
+            with session:
+                if os.fork() == 0:
+                    control.close()
+                    _become_worker(session, spec, decoder)
+
+
+def _request(control: socket.socket) -> tuple[socket.socket, AudioSpec] | None:
+    head, descriptors, _, _ = socket.recv_fds(control, LENGTH.size, 1)
+    if not head:
+        return None
+
+    (length,) = LENGTH.unpack(head)
+    body = control.recv(length, socket.MSG_WAITALL)
+    return socket.socket(fileno=descriptors[0]), msgspec.msgpack.decode(body, type=AudioSpec)
+
+
+def _become_worker(session: socket.socket, spec: AudioSpec, decoder: Decoder) -> NoReturn:
+    """Decode one session and exit; never return into the zygote's code."""
+    status = 1
+    try:
+        os.nice(5)  # the server's loop goes first
+        _decode(session, spec, decoder)
+        status = 0
+    except (BrokenPipeError, ConnectionResetError):
+        status = 0  # the server has left the stream
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _decode(session: socket.socket, spec: AudioSpec, decoder: Decoder) -> None:
+    from server.engines.recognizer import Recognizer
+
+    recognizer = Recognizer(decoder, spec)
+    pid, told = os.getpid(), 0.0
+    step = spec.bytes_per_second // REPORTS_PER_SECOND
+    _tell(session, Report(pid))
+    with session.makefile("rb") as audio:
+        while data := _read(audio):
+            for start in range(0, len(data), step):
+                found = recognizer.feed(data[start : start + step])
+                if found or recognizer.heard >= told + 1 / REPORTS_PER_SECOND:
+                    told = recognizer.heard
+                    _tell(session, Report(pid, told, tuple(found)))
+
+    if data is not None:
+        found = recognizer.finish()
+        _tell(session, Report(pid, recognizer.heard, tuple(found), done=True))
+
+
+def _read(audio: BinaryIO) -> bytes | None:
+    """Return the next piece of audio, b"" at its end, None when the server has gone."""
+    head = audio.read(LENGTH.size)
+    if len(head) < LENGTH.size:
+        return None
+
+    (length,) = LENGTH.unpack(head)
+    data = audio.read(length)
+    return data if len(data) == length else None
+
+
+def _tell(session: socket.socket, report: Report) -> None:
+    body = msgspec.msgpack.encode(report)
+    session.sendall(LENGTH.pack(len(body)) + body)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""Stand-ins for what lies behind the ports; the contracts prove that they behave like the real."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import anyio
+import msgspec
+
+from actors.connection import ConnectionActor
+from actors.errors import Close, Refused, UpstreamLost
+from actors.log import Position, Recovery
+from actors.messages import AnyEvent, AudioFrame, AudioSpec, Recognition, RoomEvent
+from actors.wire import Burst, Codec, Frame
+from server.backplanes.memory import MemoryBackplane
+
+events: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
+
+
+class FakeClock:
+    """Monotonic time of the running loop; the wall clock stands still."""
+
+    def monotonic(self) -> float:
+        """Return the loop's (virtual) time."""
+        return anyio.current_time()
+
+    def wall(self) -> float:
+        """Return one moment, for ever."""
+        return 1_700_000_000.0
+
+
+class HandClock:
+    """A clock that a test moves by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        """Return the time that was set."""
+        return self.now
+
+    def wall(self) -> float:
+        """Return the time that was set, long after 1970."""
+        return 1_700_000_000.0 + self.now
+
+
+class FakeObserver:
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.opened: list[str] = []
+        self.ended: list[int] = []
+        self.refusals: list[str] = []
+        self.latencies: list[float] = []
+
+    def connected(self, kind: str) -> None:
+        """Remember a connection."""
+        self.opened.append(kind)
+
+    def disconnected(self, kind: str, close: Close, lasted: float) -> None:
+        """Remember an ending."""
+        self.ended.append(close.code)
+
+    def refused(self, code: str) -> None:
+        """Remember a refusal."""
+        self.refusals.append(code)
+
+    def latency(self, stage: str, seconds: float) -> None:
+        """Remember a duration."""
+        self.latencies.append(seconds)
+
+
+class FakeTransport:
+    """A socket in memory, written synchronously; `stall` fills its buffer, `resume` drains it."""
+
+    def __init__(self, codec: Codec = "json") -> None:
+        self.codec: Codec = codec
+        self.actor: ConnectionActor | None = None
+        self.got: list[AnyEvent] = []
+        self.closed: Close | None = None
+        self.aborted = False
+        self._stalled = False
+        self._closing: Close | None = None
+
+    @property
+    def writable(self) -> bool:
+        """Whether the far end reads and nobody has hung up."""
+        return not self._stalled and self._closing is None
+
+    def write(self, burst: Burst) -> None:
+        """Put the frames where the far end sees them."""
+        assert self.writable
+        self.got += [self._decode(frame) for frame in burst.frames]
+
+    def close(self, close: Close) -> None:
+        """Hang up as soon as the mailbox is empty."""
+        if self._closing is None:
+            self._closing = close
+            self._pump()
+
+    def abort(self) -> None:
+        """Cut the line."""
+        if not self.aborted:
+            self.aborted = True
+            self._gone(1006)
+
+    def stall(self) -> None:
+        """Let the far end stop reading."""
+        self._stalled = True
+
+    def resume(self) -> None:
+        """Let the far end read again."""
+        self._stalled = False
+        self._pump()
+
+    def vanish(self) -> None:
+        """Let the far end disappear without a word."""
+        self._gone(1006)
+
+    def of(self, kind: type[AnyEvent]) -> list[AnyEvent]:
+        """Return what the far end got of one kind."""
+        return [event for event in self.got if isinstance(event, kind)]
+
+    def _pump(self) -> None:
+        assert self.actor is not None
+        while not self._stalled and self.actor.egress:
+            self.got.append(self._decode(self.actor.egress.receive_nowait()))
+
+        if self._closing is not None and not self.actor.egress and not self._stalled:
+            self.closed = self._closing
+            self._gone(self._closing.code)
+
+    def _gone(self, code: int) -> None:
+        if self.actor is not None:
+            actor, self.actor = self.actor, None
+            actor.gone(code)
+
+    def _decode(self, frame: Frame) -> AnyEvent:
+        if self.codec == "json":
+            return events.decode(frame.json)
+
+        return msgspec.msgpack.decode(frame.msgpack, type=AnyEvent)
+
+
+class FakeUpstream:
+    """A stream to an engine that does what the test says."""
+
+    def __init__(self, bytes_per_second: int) -> None:
+        self.heard = 0.0
+        self.frames: list[AudioFrame] = []
+        self.ended = False
+        self.left = False
+        self._rate = bytes_per_second
+        self._tx, self._rx = anyio.create_memory_object_stream[Recognition | UpstreamLost](1000)
+        self._gate = anyio.Event()
+        self._gate.set()
+
+    @property
+    def audio(self) -> bytes:
+        """All audio that came."""
+        return b"".join(frame.data for frame in self.frames)
+
+    async def send(self, frame: AudioFrame) -> None:
+        """Take audio, or wait while stalled."""
+        await self._gate.wait()
+        self.frames.append(frame)
+        self.heard += len(frame.data) / self._rate
+
+    async def end(self) -> None:
+        """Note the end; `finish` says when the last words are out."""
+        await self._gate.wait()
+        self.ended = True
+
+    async def receive(self) -> Recognition:
+        """Return what the test transcribed next."""
+        item = await self._rx.receive()
+        if isinstance(item, UpstreamLost):
+            raise item
+
+        return item
+
+    def transcribe(self, text: str, segment: int = 0, revision: int = 0, **more: float) -> None:
+        """Recognize a final, or a partial with `final=False`."""
+        final = bool(more.get("final", True))
+        start, end = more.get("start", 0.0), more.get("end", self.heard)
+        self._tx.send_nowait(Recognition(segment, revision, final, text, start, end))
+
+    def finish(self) -> None:
+        """Say that nothing more comes."""
+        self._tx.close()
+
+    def stall(self) -> None:
+        """Take no audio."""
+        self._gate = anyio.Event()
+
+    def resume(self) -> None:
+        """Take audio again."""
+        self._gate.set()
+
+    def hang_up(self) -> None:
+        """Break the stream."""
+        self._tx.send_nowait(UpstreamLost("the fake engine hung up"))
+
+
+class FakeEngine:
+    """An engine in the hands of the test."""
+
+    def __init__(self, name: str = "fake", max_streams: int = 2) -> None:
+        self.name, self.max_streams, self.restarts = name, max_streams, 0
+        self.streams: list[FakeUpstream] = []
+        self.slow_to_open = 0.0
+        self.broken: Exception | None = None
+
+    def check(self, spec: AudioSpec) -> None:
+        """Take 16-bit PCM only."""
+        if spec.encoding != "pcm_s16le":
+            raise Refused("unsupported_audio", "only pcm_s16le", "encoding")
+
+    @asynccontextmanager
+    async def open(self, spec: AudioSpec) -> AsyncIterator[FakeUpstream]:
+        """Open a stream, or refuse one too many."""
+        await anyio.sleep(self.slow_to_open)
+        if self.broken is not None:
+            raise self.broken
+
+        if sum(not stream.left for stream in self.streams) >= self.max_streams:
+            raise Refused("engine_busy", "no stream is free", setting="engines.fake.max_streams")
+
+        stream = FakeUpstream(spec.bytes_per_second)
+        self.streams.append(stream)
+        try:
+            yield stream
+        finally:
+            stream.left = True
+
+
+class DistantBackplane(MemoryBackplane):
+    """A backplane across a network: every call takes a moment, and events arrive later."""
+
+    def __init__(self, *args: object, delay: Callable[[], float]) -> None:
+        super().__init__(*args)  # type: ignore[arg-type]
+        self._delay = delay
+        self._tx, self._rx = anyio.create_memory_object_stream[tuple[str, Frame]](math.inf)
+
+    async def publish(self, key: str, event: RoomEvent) -> Position:
+        """Publish after a moment."""
+        await anyio.sleep(self._delay())
+        return await super().publish(key, event)
+
+    async def subscribe(self, key: str) -> None:
+        """Subscribe after a moment."""
+        await anyio.sleep(self._delay())
+        await super().subscribe(key)
+
+    async def unsubscribe(self, key: str) -> None:
+        """Unsubscribe after a moment."""
+        await anyio.sleep(self._delay())
+        await super().unsubscribe(key)
+
+    async def recover(self, key: str, since: Position | None, newest: int) -> Recovery:
+        """Recover, and let the answer take a moment to arrive."""
+        await anyio.sleep(self._delay())
+        recovery = await super().recover(key, since, newest)
+        await anyio.sleep(self._delay())
+        return recovery
+
+    async def run(self, deliver: Callable[[str, Frame], None], ready: Callable[[], None]) -> None:
+        """Deliver in order, each event a moment later."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(super().run, lambda *item: self._tx.send_nowait(item), ready)
+            async for key, frame in self._rx:
+                await anyio.sleep(self._delay())
+                deliver(key, frame)
