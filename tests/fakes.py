@@ -199,6 +199,12 @@ class FakeUpstream:
         """Take audio again."""
         self._gate.set()
 
+    def leave(self) -> None:
+        """Close both ends: the session has left."""
+        self.left = True
+        self._tx.close()
+        self._rx.close()
+
     def hang_up(self) -> None:
         """Break the stream."""
         self._tx.send_nowait(UpstreamLost("the fake engine hung up"))
@@ -233,7 +239,7 @@ class FakeEngine:
         try:
             yield stream
         finally:
-            stream.left = True
+            stream.leave()
 
 
 class DistantBackplane(MemoryBackplane):
