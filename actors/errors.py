@@ -91,6 +91,7 @@ REPLIES: dict[str, int] = {
     "overload": 503,
     "room_limit": 429,
     "too_big": 413,
+    "unauthorized": 401,
     "unknown_engine": 400,
     "unsupported_audio": 400,
 }

@@ -1,4 +1,4 @@
-"""The dashboard, the alerts and the containers, against a real server and a real Prometheus."""
+"""The dashboard and the alerts, against a real server and a real Prometheus."""
 
 from __future__ import annotations
 
@@ -7,20 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from socket import create_server
 from typing import Any
-from urllib.error import URLError
-from urllib.parse import urlencode
-from urllib.request import urlopen
 
 import pytest
 from ruamel.yaml import YAML
 
 from actors.errors import CLOSES
+from tests.processes import answers, fetch, free_port, running
 
 ROOT = Path(__file__).parent.parent
 PROMETHEUS = ROOT / "dashboards/prometheus"
@@ -40,8 +35,7 @@ EXPRESSIONS = [
     for target in panel["targets"]
 ]
 ALERTS: list[dict[str, Any]] = load_yaml(PROMETHEUS / "rules.yml")["groups"][0]["rules"]
-COMPOSE: dict[str, Any] = load_yaml(ROOT / "docker-compose.yml")
-SERVER: dict[str, Any] = COMPOSE["services"]["roomcast"]
+SERVER: dict[str, Any] = load_yaml(ROOT / "docker-compose.yml")["services"]["roomcast"]
 
 
 def tool(name: str) -> str:
@@ -58,57 +52,6 @@ def promtool(*arguments: str | Path, stdin: str = "") -> None:
         [tool("promtool"), *arguments], input=stdin, capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
-
-
-def free_port() -> int:
-    with create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def fetch(url: str, **query: str) -> str:
-    with urlopen(f"{url}?{urlencode(query)}", timeout=5) as response:
-        body: bytes = response.read()
-
-    return body.decode()
-
-
-def answers(url: str) -> bool:
-    try:
-        fetch(url)
-    except URLError:  # refused, or a status that is not 2xx
-        return False
-
-    return True
-
-
-@contextmanager
-def running(log: Path, *command: str | Path) -> Iterator[Callable[[Callable[[], bool]], None]]:
-    """Run a process; yields a function that waits until a check holds while the process lives."""
-
-    def wait_until(check: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 30
-        while not check():
-            assert time.monotonic() < deadline, f"not in time:\n{log.read_text()}"
-            try:
-                process.wait(0.05)
-            except subprocess.TimeoutExpired:
-                continue
-
-            pytest.fail(f"ended with {process.returncode}:\n{log.read_text()}")
-
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(command, stdout=output, stderr=output) as process,
-    ):
-        try:
-            yield wait_until
-        finally:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +73,7 @@ def prometheus(node: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     config = (PROMETHEUS / "prometheus.yml").read_text()
     shutil.copy(PROMETHEUS / "rules.yml", place)
     (place / "prometheus.yml").write_text(
-        config.replace("roomcast:8000", f"127.0.0.1:{node}").replace("5s", "1s")
+        config.replace("roomcast:8000", f"127.0.0.1:{node}").replace("5s", "500ms")
     )
     address = f"127.0.0.1:{free_port()}"
     command = (
@@ -142,9 +85,8 @@ def prometheus(node: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with running(place / "log", *command) as wait_until:
         url = f"http://{address}/api/v1"
         wait_until(lambda: answers(f"http://{address}/-/ready"))
-        wait_until(
-            lambda: bool(query(url, 'count_over_time((up{job="roomcast"} == 1)[1m:1s]) > 3'))
-        )
+        # A rate needs two scrapes.
+        wait_until(lambda: bool(query(url, "rate(process_cpu_seconds_total[1m])")))
         wait_until(lambda: all(rule["health"] == "ok" for rule in rules(url)))
         yield url
 
@@ -214,17 +156,15 @@ def test_no_two_panels_share_an_id_a_title_or_a_place() -> None:
 
 def test_the_panel_of_close_codes_names_each_of_them() -> None:
     (panel,) = (each for each in PANELS if each["title"] == "Close codes")
-    assert [
-        close.code for close in CLOSES if f"{close.code} {close.reason}" not in panel["description"]
-    ] == []
+    names = (f"{close.code} {close.reason}" for close in CLOSES)
+    assert [name for name in names if name not in panel["description"]] == []
 
 
 def test_every_metric_of_a_panel_or_an_alert_is_exposed_by_a_running_node(node: int) -> None:
     exposed = set(re.findall(r"^(\w+)", fetch(f"http://127.0.0.1:{node}/metrics"), re.MULTILINE))
-    used = [*EXPRESSIONS, *(alert["expr"] for alert in ALERTS)]
-    named = {
-        name for each in used for name in re.findall(r"\b(?:roomcast|process|python)_\w+", each)
-    }
+    variables = [each.get("definition", "") for each in DASHBOARD["templating"]["list"]]
+    used = " ".join([*EXPRESSIONS, *variables, *(alert["expr"] for alert in ALERTS)])
+    named = set(re.findall(r"\b(?:roomcast|process|python)_\w+", used))
 
     assert named - exposed == set()
     assert len(named) > 30
@@ -241,3 +181,12 @@ def test_every_query_of_the_dashboard_answers(prometheus: str) -> None:
 def test_an_idle_node_raises_no_alarm(prometheus: str) -> None:
     states = {rule["name"]: rule["state"] for rule in rules(prometheus)}
     assert states == {alert["alert"]: "inactive" for alert in ALERTS}
+
+
+def test_the_health_check_passes_on_a_ready_node_and_fails_without_one(node: int) -> None:
+    kind, program, *arguments = SERVER["healthcheck"]["test"]
+    assert (kind, program) == ("CMD", "python")
+    for port, code in ((node, 0), (free_port(), 1)):
+        here = [each.replace(":8000/", f":{port}/") for each in arguments]
+        done = subprocess.run([sys.executable, *here], capture_output=True, timeout=30)
+        assert done.returncode == code, done.stderr

@@ -1,1 +1,1 @@
-"""The speech engines that this server can call; each module is one engine, imported when it is used."""
+"""Speech engines that this server can call: one module each, imported when it is used."""

@@ -76,7 +76,7 @@ class Intake:
             yield from self._frames()
 
     def finish(self) -> Iterator[bytes]:
-        """Yield what is left, the last frame filled up with silence; an incomplete sample is dropped."""
+        """Yield what is left, filled up with silence; an incomplete sample is dropped."""
         sample = 2 * self._channels
         whole = len(self._carry) // sample * sample
         self._pcm += self._convert(bytes(self._carry[:whole]), last=True)
@@ -143,9 +143,9 @@ class Recognizer:
     """One session's recognition: feed it bytes, then finish.
 
     Partials come from decoding along with the speech. At the end of an utterance its audio is
-    decoded again, normalised by its own mean: this halves the errors of short and early utterances
-    (see README) and makes a final depend on nothing but its own audio. It costs as much again as
-    the first pass, and up to 0.1 s a second of utterance before the final appears.
+    decoded again, normalised by its own mean: this mends early and short
+    utterances most, and makes a final depend on nothing but its own audio. It costs as much again
+    as the first pass, and delays the final by about 0.1 s for each second of utterance.
 
     An utterance without words or with too little voice (noise, a click) leaves no trace. If a
     partial of it was shown, its final has an empty text, so that a display clears.
@@ -176,13 +176,11 @@ class Recognizer:
         return [found for frame in self._intake.feed(data) for found in self._hear(frame)]
 
     def finish(self) -> list[Recognition]:
-        """Work through what is left, as if a second of silence followed."""
+        """Work through what is left, as if silence followed."""
         found = [each for frame in self._intake.finish() for each in self._hear(frame)]
         for _ in range(round(1 / FRAME)):
-            found += self._hear(bytes(frame_bytes()))
-
-        if self._utterance is not None:
-            found += self._close(self._utterance)
+            if self._utterance is not None:
+                found += self._hear(bytes(frame_bytes()))
 
         return found
 
@@ -243,7 +241,7 @@ class Recognizer:
         return words
 
     def _normalise(self) -> None:
-        """Forget what the decoder adapted to, but for the mean of this session's last good utterance."""
+        """Forget what the decoder adapted to, except the mean of the last utterance with words."""
         self._decoder.reinit_feat()
         if self._mean is not None:
             self._decoder.set_cmn(self._mean)

@@ -18,6 +18,7 @@ import socket
 import struct
 import sys
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 import msgspec
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
     from pocketsphinx import Decoder
 
 LENGTH = struct.Struct("<I")
+SESSION_BYTES = 32_768
+"""Asked for each direction of a session's socket; Linux doubles it and counts its own overhead."""
 READY = b"\x01"
 """What the zygote writes to the control socket once it can fork."""
-REPORTS_PER_SECOND = 5
-"""Reports a worker makes, at least, for each second of audio."""
+REPORTS_PER_SECOND = 10
+"""Reports a worker makes for a second of audio, however large the pieces it comes in."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -45,6 +48,68 @@ class Report(msgspec.Struct, frozen=True):
     """Nothing follows: the audio has ended and everything is reported."""
 
 
+class Reports:
+    """The server's side of the wire: bytes of a session's socket in, reports out."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        """Add what was read."""
+        self._buffer += data
+
+    def next(self) -> Report | None:
+        """Take the next report, or return None until more has been read."""
+        if len(self._buffer) < LENGTH.size:
+            return None
+
+        (length,) = LENGTH.unpack_from(self._buffer)
+        end = LENGTH.size + length
+        if len(self._buffer) < end:
+            return None
+
+        body = bytes(self._buffer[LENGTH.size : end])
+        del self._buffer[:end]
+        return msgspec.msgpack.decode(body, type=Report)
+
+
+def packed(body: bytes) -> bytes:
+    """Return a message with its length before it."""
+    return LENGTH.pack(len(body)) + body
+
+
+def command(control: int) -> list[str]:
+    """Return how to start a zygote that is asked through this descriptor."""
+    return [sys.executable, "-P", "-m", "server.engines.zygote", str(control)]
+
+
+def environment() -> dict[str, str]:
+    """Return the zygote's environment: one thread, and this very package.
+
+    With `-P` and the path, a `server` in the working directory is not mistaken for ours.
+    """
+    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {**os.environ, **threads, "PYTHONPATH": path}
+
+
+def ask(control: socket.socket, spec: AudioSpec) -> socket.socket:
+    """Ask for a worker and return the server's end of its session. Raises OSError."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SESSION_BYTES)
+
+        try:
+            socket.send_fds(control, [packed(msgspec.msgpack.encode(spec))], [theirs.fileno()])
+        except OSError:
+            ours.close()
+            raise
+
+    return ours
+
+
 def main() -> None:
     """Serve fork requests from the control socket whose descriptor is the first argument."""
     # Ctrl-C and a service manager's SIGTERM reach the whole group; the server says when it is over.
@@ -52,7 +117,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the workers
-    # Imported here, because the server imports this module for `Report` and must not load a decoder.
+    # Imported here, because the server imports this module too and must not load a decoder.
     from server.engines.recognizer import load
 
     decoder = load()
@@ -125,8 +190,7 @@ def _read(audio: BinaryIO) -> bytes | None:
 
 
 def _tell(session: socket.socket, report: Report) -> None:
-    body = msgspec.msgpack.encode(report)
-    session.sendall(LENGTH.pack(len(body)) + body)
+    session.sendall(packed(msgspec.msgpack.encode(report)))
 
 
 if __name__ == "__main__":

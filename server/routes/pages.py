@@ -1,4 +1,4 @@
-"""The page at `/` and its files: package data, served without a build step and under a strict policy."""
+"""The page at `/` and its files: package data, served as they are and under a strict policy."""
 
 from __future__ import annotations
 

@@ -147,9 +147,7 @@ function hideNotice(kind) {
 
 function speechChanged(state) {
   document.body.dataset.speech = state;
-  const button = $("speak");
-  button.disabled = state === "finishing";
-  button.setAttribute("aria-pressed", String(state === "speaking" || state === "waiting"));
+  $("speak").setAttribute("aria-disabled", String(state === "finishing")); // disabled would lose the focus
   setText("speak-text", SPEECH[state]);
   showHint(false);
   if (state === "idle") setText("lag", "–");
@@ -163,6 +161,7 @@ function showHint(quiet) {
 }
 
 async function toggleSpeech() {
+  if (speaker.state === "finishing") return;
   if (speaker.state !== "idle") return speaker.stop();
   hideNotice();
   remember($("name").value.trim());
@@ -239,6 +238,7 @@ function arrange() {
   $("device").addEventListener("change", () => speaker.change($("device").value));
   navigator.mediaDevices?.addEventListener("devicechange", showDevices);
   addEventListener("online", () => link.hurry());
+  document.addEventListener("visibilitychange", () => document.hidden || link.hurry());
   showDevices();
   link.open();
 }

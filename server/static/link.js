@@ -94,10 +94,7 @@ export class Link {
   }
 
   joined(event) {
-    if (event.type === "error" && event.code === "bad_since" && this.position) {
-      this.position = null;
-      this.join();
-    } else if (event.type === "error") {
+    if (event.type === "error") {
       this.end({ code: 0, reason: event.code, message: event.message });
     } else {
       const missed = this.position?.epoch === event.epoch ? event.offset - this.position.offset : 0;

@@ -8,7 +8,7 @@
 
 const OUT_RATE = 16000;
 const FRAME = 640;
-const CROSSINGS = 12; // zero crossings of the low-pass on each side: the stop band begins below 8 kHz + 8 %
+const CROSSINGS = 12; // zero crossings of the low-pass on each side: 50 dB down from 8.5 kHz on
 const PHASES = 128; // fractions of an input sample that have a filter of their own
 const RING = 4096; // input samples, a power of two, far more than a filter is long
 

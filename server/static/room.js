@@ -2,6 +2,7 @@
 
 const NOT_ALLOWED = /[^A-Za-z0-9_.:-]+/g;
 const LONGEST = 128;
+const SENDABLE = /^[\w.~-]+$/; // what a subprotocol may carry
 
 const FIRST = ["amber", "brisk", "calm", "clear", "early", "gentle", "golden", "green", "high", "kind",
   "light", "merry", "mild", "open", "quick", "quiet", "silver", "steady", "sunny", "warm"];
@@ -36,7 +37,8 @@ export function enter() {
   const room = asked.trim().replace(NOT_ALLOWED, "-").slice(0, LONGEST) || randomName();
   const listen = query.has("listen") || fragment.has("listen");
   history.replaceState(null, "", pageUrl(room, listen));
-  return { room, listen, token: fragment.get("token") ?? "" };
+  const token = fragment.get("token") ?? "";
+  return { room, listen, token: SENDABLE.test(token) ? token : "" };
 }
 
 /** Whether this address means something on this computer only. */

@@ -32,11 +32,9 @@ export class Speaker {
     this.name = name;
     this.busy = 0;
     this.become("opening");
-    await this.open(device);
-    if (this.state === "opening") {
-      this.become("waiting");
-      this.begin();
-    }
+    if (!(await this.open(device))) return;
+    this.become("waiting");
+    this.begin();
   }
 
   /** Change the microphone in the middle of a session. */
@@ -105,6 +103,7 @@ export class Speaker {
     this.drop(0, Math.max(0, to - from + 1) / BYTES_PER_SECOND);
   }
 
+  /** Return whether the microphone is open and still wanted. */
   async open(device) {
     this.release();
     const turn = this.attempt;
@@ -116,10 +115,9 @@ export class Speaker {
       if (turn === this.attempt) this.close = close;
       else close(); // stopped, or another device chosen, while the permission prompt was open
     } catch (error) {
-      if (turn !== this.attempt) return;
-      this.stop();
-      this.on.error(error);
+      if (turn === this.attempt) this.failed(error);
     }
+    return turn === this.attempt;
   }
 
   begin() {
@@ -130,8 +128,12 @@ export class Speaker {
   }
 
   unplugged() {
+    this.failed({ title: "The microphone is gone", message: "Choose another one and press Speak." });
+  }
+
+  failed(error) {
     this.stop();
-    this.on.error({ title: "The microphone is gone", message: "Choose another one and press Speak." });
+    this.on.error(error);
   }
 
   frame(pcm) {

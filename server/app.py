@@ -1,0 +1,38 @@
+"""The application factory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from server import __version__
+from server.node import Node
+from server.problems import add_problems
+from server.routes.health import add_health
+from server.routes.messages import add_messages
+from server.routes.pages import add_pages
+from server.routes.sockets import add_sockets
+from server.settings import Settings
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Build the app of one node; the node is its `state.node`. Raises BadSettings."""
+    node = Node(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with node.running():
+            yield
+
+    app = FastAPI(
+        title="Roomcast", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    app.state.node = node
+    add_problems(app, node.metrics.observer)
+    add_health(app, node)
+    add_messages(app, node)
+    add_sockets(app, node)
+    add_pages(app)
+    return app

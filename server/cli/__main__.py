@@ -1,0 +1,5 @@
+"""Runs the command line as `python -m server.cli`."""
+
+from server.cli import main
+
+main()

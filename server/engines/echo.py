@@ -1,0 +1,112 @@
+"""The echo engine: a final for each second of audio and a partial each 200 ms, whatever is said.
+
+Deterministic and nearly free, for tests and load runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from actors.errors import Refused, UpstreamLost
+from actors.messages import AudioFrame, AudioSpec, Recognition, Word
+
+STEPS = 5
+"""Recognitions for each second of audio: four partials and a final."""
+WAITING = 64
+"""Recognitions that may wait to be read; then `send` waits too."""
+
+
+class EchoStream:
+    """One stream: it counts the bytes and answers by the second."""
+
+    def __init__(self, bytes_per_second: int) -> None:
+        self._rate = bytes_per_second
+        self._bytes = self._step = 0
+        self._tx, self._rx = anyio.create_memory_object_stream[Recognition](WAITING)
+
+    @property
+    def heard(self) -> float:
+        """Seconds of audio counted."""
+        return self._bytes / self._rate
+
+    async def send(self, frame: AudioFrame) -> None:
+        """Count a frame; waits while nobody reads the answers. Raises UpstreamLost."""
+        self._bytes += len(frame.data)
+        try:
+            while self._bytes * STEPS >= (self._step + 1) * self._rate:
+                self._step += 1
+                await self._tx.send(self._answer(final=self._step % STEPS == 0))
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+            raise UpstreamLost("the echo stream is closed") from None
+
+    async def end(self) -> None:
+        """Turn the last partial into a final, and say no more."""
+        if self._step % STEPS:
+            await self._tx.send(self._answer(final=True))
+
+        self._tx.close()
+
+    async def receive(self) -> Recognition:
+        """Return the next answer. Raises anyio.EndOfStream at the end."""
+        return await self._rx.receive()
+
+    def close(self) -> None:
+        """Throw away what was not read."""
+        self._tx.close()
+        self._rx.close()
+
+    def _answer(self, final: bool) -> Recognition:
+        second, part = divmod(self._step - 1, STEPS)
+        start, end = float(second), self._step / STEPS
+        texts = (
+            ("echo", str(second + 1)) if final else ("echo", str(second + 1), f"part {part + 1}")
+        )
+        width = (end - start) / len(texts)
+        words = tuple(
+            Word(text, start + width * n, start + width * (n + 1), 1.0)
+            for n, text in enumerate(texts)
+        )
+        return Recognition(second, part, final, " ".join(texts), start, end, words)
+
+
+class EchoEngine:
+    """Opens echo streams, up to a number."""
+
+    name = "echo"
+    restarts = 0
+
+    def __init__(self, max_streams: int) -> None:
+        self.max_streams = max_streams
+        self.streams = 0
+
+    def check(self, spec: AudioSpec) -> None:
+        """Take 16-bit PCM of any rate from 8 to 48 kHz, mono or stereo."""
+        if spec.encoding != "pcm_s16le":
+            raise Refused("unsupported_audio", "the encoding must be pcm_s16le", "encoding")
+
+        if not 8000 <= spec.rate <= 48000:
+            raise Refused("unsupported_audio", "the rate must be 8000 to 48000", "rate")
+
+        if spec.channels not in (1, 2):
+            raise Refused("unsupported_audio", "the channels must be 1 or 2", "channels")
+
+    @asynccontextmanager
+    async def open(self, spec: AudioSpec) -> AsyncIterator[EchoStream]:
+        """Open a stream. Raises Refused("engine_busy")."""
+        if self.streams >= self.max_streams:
+            raise Refused(
+                "engine_busy",
+                f"all {self.max_streams} streams of the echo engine are taken",
+                setting="engines.echo.max_streams",
+            )
+
+        self.streams += 1
+        stream = EchoStream(spec.bytes_per_second)
+        try:
+            yield stream
+        finally:
+            stream.close()
+            self.streams -= 1

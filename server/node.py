@@ -1,0 +1,82 @@
+"""The node that an app serves: settings turned into a manager with its backplane and engines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from actors.errors import Refused
+from actors.manager import ConnectionManager
+from actors.microphone import Principal
+from actors.ports import Engine
+from server import __version__
+from server.backplanes.memory import MemoryBackplane
+from server.engines.echo import EchoEngine
+from server.engines.embedded import EmbeddedEngine
+from server.metrics import Metrics
+from server.settings import BadSettings, Settings
+
+
+class SystemClock:
+    """The clocks of the machine."""
+
+    def monotonic(self) -> float:
+        """Return the event loop's time."""
+        return anyio.current_time()
+
+    def wall(self) -> float:
+        """Return Unix time, to the millisecond."""
+        return round(time.time(), 3)
+
+
+class Node:
+    """Everything that one app holds."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Build the parts; nothing runs yet. Raises BadSettings."""
+        self.settings = settings
+        clock = SystemClock()
+        backplane = MemoryBackplane(settings.limits.history, settings.limits.rooms, clock)
+        self.engines = {name: make_engine(name, settings) for name in settings.engines.enabled}
+        if not self.engines:
+            raise BadSettings("engines.enabled names no engine")
+
+        self.metrics = Metrics(lambda: self.manager.statistics(), __version__)
+        self.manager = ConnectionManager(
+            settings.limits, backplane, self.engines, clock, self.metrics.observer
+        )
+
+    def authenticate(self) -> Principal:
+        """Say who a request comes from. Raises Refused("unauthorized")."""
+        if not self.settings.dev:
+            raise Refused("unauthorized", "no tenant is configured on this server", setting="dev")
+
+        return Principal("dev")
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the engines and the manager."""
+        async with anyio.create_task_group() as tasks:
+            for engine in self.engines.values():
+                if isinstance(engine, EmbeddedEngine):
+                    tasks.start_soon(engine.run)
+
+            started = anyio.Event()
+            tasks.start_soon(self.manager.run, started.set)
+            await started.wait()
+            yield
+            tasks.cancel_scope.cancel()
+
+
+def make_engine(name: str, settings: Settings) -> Engine:
+    """Make a configured engine. Raises BadSettings for a name that is none."""
+    match name:
+        case "embedded":
+            return EmbeddedEngine(settings.engines.embedded.max_streams or None)
+        case "echo":
+            return EchoEngine(settings.engines.echo.max_streams)
+        case _:
+            raise BadSettings(f"engines.enabled: there is no engine {name!r}; embedded, echo")

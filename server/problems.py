@@ -1,0 +1,68 @@
+"""Refusals as HTTP problem documents (RFC 9457), with the same stable codes as everywhere else."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import msgspec
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.websockets import WebSocket
+
+from actors.errors import Refused
+from actors.ports import Observer
+
+CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+def problem(status: int, code: str, detail: str, **more: str) -> Response:
+    """Build a problem document; `more` holds `field` and `setting` where they apply."""
+    document = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        **{name: value for name, value in more.items() if value},
+    }
+    headers = {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    return Response(
+        msgspec.json.encode(document), status, headers, media_type="application/problem+json"
+    )
+
+
+def refusal(refused: Refused) -> Response:
+    """Build the problem document of a refusal."""
+    return problem(
+        refused.status,
+        refused.code,
+        refused.message,
+        field=refused.field,
+        setting=refused.setting,
+    )
+
+
+async def deny(websocket: WebSocket, refused: Refused) -> None:
+    """Answer an upgrade with the problem document instead of a WebSocket."""
+    await websocket.send_denial_response(refusal(refused))
+
+
+def add_problems(app: FastAPI, observer: Observer) -> None:
+    """Turn every refusal and every error of the routing into a problem document."""
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Refused)
+        observer.refused(error.code)
+        return refusal(error)
+
+    async def fail(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return problem(error.status_code, CODES.get(error.status_code, "error"), str(error.detail))
+
+    async def crash(request: Request, error: Exception) -> Response:
+        return problem(500, "internal", "the server has a bug; it is logged")
+
+    app.add_exception_handler(Refused, refuse)
+    app.add_exception_handler(HTTPException, fail)
+    app.add_exception_handler(Exception, crash)

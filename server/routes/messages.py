@@ -1,0 +1,79 @@
+"""Publishing over HTTP."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+
+from actors.errors import Refused
+from actors.messages import ROOM_PATTERN
+from server.node import Node
+
+
+class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a publish."""
+
+    data: Any
+    """Any JSON value; listeners get it unchanged."""
+
+
+_body = msgspec.json.Decoder(Body)
+_room = re.compile(ROOM_PATTERN)
+
+
+def check_room(room: str) -> str:
+    """Return a room's name if it is one. Raises Refused("bad_room")."""
+    if _room.search(room) is None:
+        raise Refused(
+            "bad_room", "a room's name is 1 to 128 of the characters A-Z a-z 0-9 _ . : -", "room"
+        )
+
+    return room
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Read a body up to a number of bytes. Raises Refused("too_big") without reading on."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise Refused("too_big", f"the body is over {limit} bytes", setting="limits.text_bytes")
+
+    return bytes(body)
+
+
+def add_messages(app: FastAPI, node: Node) -> None:
+    """Add POST /v1/rooms/{room}/messages and POST /v1/broadcast."""
+    manager, limit = node.manager, node.settings.limits.text_bytes
+
+    async def read_data(request: Request) -> Any:
+        raw = await read_body(request, limit)
+        try:
+            return _body.decode(raw)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            raise Refused(
+                "bad_message", f"the body is not {{'data': ...}}: {error}"[:200]
+            ) from None
+
+    @app.post("/v1/rooms/{room}/messages", operation_id="publish")
+    async def publish(room: str, request: Request) -> Response:
+        """Publish a value to a room; answers its position."""
+        principal = node.authenticate()
+        body = await read_data(request)
+        position = await manager.send_message(principal, check_room(room), body.data)
+        return _json({"room": room, "epoch": position.epoch, "offset": position.offset})
+
+    @app.post("/v1/broadcast", operation_id="broadcast")
+    async def broadcast(request: Request) -> Response:
+        """Publish a value to every room of the tenant; answers how many there are."""
+        principal = node.authenticate()
+        body = await read_data(request)
+        return _json({"rooms": await manager.broadcast(principal, body.data)})
+
+
+def _json(document: dict[str, Any]) -> Response:
+    return Response(msgspec.json.encode(document), media_type="application/json")

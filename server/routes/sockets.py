@@ -1,0 +1,137 @@
+"""The native WebSockets: speak, listen, connect, and the echo of `dev`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from fastapi import FastAPI
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from actors.errors import OVERLOAD, Refused
+from actors.log import parse_position
+from actors.messages import AnyCommand, AudioSpec, Join, Label, Start
+from actors.microphone import Kind
+from actors.wire import SUBPROTOCOLS
+from server.node import Node
+from server.problems import deny
+from server.routes.messages import check_room
+from server.transport import AsgiTransport
+
+Query = TypeVar("Query", bound=msgspec.Struct)
+
+
+class SpeakQuery(msgspec.Struct, frozen=True):
+    """The query of `speak`: how the audio is encoded, and who speaks."""
+
+    encoding: Label = "pcm_s16le"
+    rate: int = 16000
+    channels: int = 1
+    language: Label = "en"
+    engine: Label = ""
+    name: Label = ""
+
+
+class ListenQuery(msgspec.Struct, frozen=True):
+    """The query of `listen`: from where, and whether partials are wanted."""
+
+    since: Annotated[str, msgspec.Meta(max_length=128)] | None = None
+    history: Annotated[int, msgspec.Meta(ge=0)] = 0
+    partials: bool = True
+
+
+def add_sockets(app: FastAPI, node: Node) -> None:
+    """Add the WebSocket routes."""
+
+    @app.websocket("/v1/rooms/{room}/speak")
+    async def speak(websocket: WebSocket, room: str) -> None:
+        """Binary frames are audio; the session starts at once."""
+        try:
+            query = read_query(websocket, SpeakQuery)
+            start = Start(room=check_room(room), **msgspec.structs.asdict(query))
+            spec = AudioSpec(start.encoding, start.rate, start.channels, start.language)
+            node.manager.engine(start.engine).check(spec)
+        except Refused as refused:
+            await _deny(node, websocket, refused)
+        else:
+            await _serve(node, websocket, "speak", start)
+
+    @app.websocket("/v1/rooms/{room}/listen")
+    async def listen(websocket: WebSocket, room: str) -> None:
+        """Events of one room, joined at once."""
+        try:
+            query = read_query(websocket, ListenQuery)
+            join = Join(room=check_room(room), **msgspec.structs.asdict(query))
+            if join.since is not None:
+                parse_position(join.since)
+        except Refused as refused:
+            await _deny(node, websocket, refused)
+        else:
+            await _serve(node, websocket, "listen", join)
+
+    @app.websocket("/v1/connect")
+    async def connect(websocket: WebSocket) -> None:
+        """Everything by commands."""
+        await _serve(node, websocket, "connect", None)
+
+    if node.settings.dev:
+
+        @app.websocket("/v1/echo")
+        async def echo(websocket: WebSocket) -> None:
+            """Return every message as it came."""
+            await _echo(websocket)
+
+
+def read_query(websocket: WebSocket, kind: type[Query]) -> Query:
+    """Read the query string; unknown names are left to proxies and tools. Raises Refused."""
+    try:
+        return msgspec.convert(dict(websocket.query_params), kind, strict=False)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `$.")
+        raise Refused("bad_message", message, path.rstrip("`")) from None
+
+
+async def _serve(node: Node, websocket: WebSocket, kind: Kind, first: AnyCommand | None) -> None:
+    """Admit a connection, hand it to an actor, and carry it to its end."""
+    try:
+        principal = node.authenticate()
+        node.manager.admit()
+    except Refused as refused:
+        await _deny(node, websocket, refused)
+        return
+
+    offered = websocket.scope["subprotocols"]
+    chosen = next((name for name in offered if name in SUBPROTOCOLS), None)
+    transport = AsgiTransport(websocket, SUBPROTOCOLS[chosen or "roomcast.v1"])
+    try:
+        await websocket.accept(chosen)
+    except WebSocketDisconnect:
+        return
+
+    actor = node.manager.connect(kind, principal, transport)
+    if first is not None:
+        try:
+            await actor.obey(first)
+        except Refused as refused:
+            actor.refuse(refused)
+            actor.close(OVERLOAD.because(refused.message))
+
+    await transport.run(actor)
+
+
+async def _deny(node: Node, websocket: WebSocket, refused: Refused) -> None:
+    node.metrics.observer.refused(refused.code)
+    await deny(websocket, refused)
+
+
+async def _echo(websocket: WebSocket) -> None:
+    await websocket.accept()
+    while True:
+        message: Any = await websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            return
+
+        try:
+            await websocket.send({**message, "type": "websocket.send"})
+        except WebSocketDisconnect:
+            return

@@ -1,0 +1,122 @@
+"""The process: uvicorn with a drain that runs before it cuts anything."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from types import FrameType
+
+import msgspec
+import uvicorn
+
+from server.app import create_app
+from server.node import Node
+from server.settings import BadSettings, Settings
+from server.websocket import HardenedWebSocket
+
+log = logging.getLogger("roomcast.server")
+
+LOOPBACK = ("127.", "::1", "localhost")
+HEAD_BYTES = 16 * 1024
+"""Bytes of request head that are read before the request is refused."""
+CLOSE_FRAMES = 0.2
+"""Seconds for the last close frames to leave before the sockets are closed."""
+
+
+class DrainingServer(uvicorn.Server):
+    """A uvicorn server that drains its node at the first signal and stops at the second."""
+
+    def __init__(self, config: uvicorn.Config, node: Node) -> None:
+        super().__init__(config)
+        self._node = node
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: object = None) -> None:
+        """Start, and remember the loop for the signal handler."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drain at the first signal; stop at once at the second, or before the start is done."""
+        if self._loop is None or not self.started or self._node.manager.draining:
+            self.should_exit = True
+            self.force_exit = self._draining is not None
+        else:
+            self._node.manager.draining = True
+            self._loop.call_soon_threadsafe(self._begin)
+
+    def _begin(self) -> None:
+        self._draining = asyncio.ensure_future(self._drain())
+
+    async def _drain(self) -> None:
+        drain = self._node.settings.drain
+        log.info("draining: %d connections", len(self._node.manager.actors))
+        try:
+            await self._node.manager.drain(drain.window, drain.within)
+            await asyncio.sleep(CLOSE_FRAMES)
+        finally:
+            self.should_exit = True
+
+
+def serve(settings: Settings) -> None:
+    """Serve until a signal. Raises BadSettings, or OSError if the address cannot be taken."""
+    check_exposure(settings)
+    configure_logging()
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.server.host,
+        port=settings.server.port,
+        loop="uvloop",
+        http="h11",
+        h11_max_incomplete_event_size=HEAD_BYTES,
+        ws=HardenedWebSocket,
+        ws_max_size=2 * max(settings.limits.audio_bytes, settings.limits.text_bytes),
+        ws_per_message_deflate=False,
+        ws_ping_interval=settings.server.ping_interval,
+        ws_ping_timeout=settings.server.ping_timeout,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=5,
+    )
+    DrainingServer(config, app.state.node).run()
+
+
+def check_exposure(settings: Settings) -> None:
+    """Refuse to open a tenant without tokens to the network. Raises BadSettings."""
+    host = settings.server.host
+    if settings.dev and not host.startswith(LOOPBACK) and not settings.server.expose_dev:
+        raise BadSettings(
+            f"dev mode has no tokens, and {host} is not a loopback address;"
+            " use --host 127.0.0.1, or --expose (server.expose_dev) if that is what you want"
+        )
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: no text can forge another line or colour a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Encode a record."""
+        line = {
+            "at": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+
+        return msgspec.json.encode(line).decode()
+
+
+def configure_logging() -> None:
+    """Log to standard error: plain lines for a terminal, JSON otherwise."""
+    handler = logging.StreamHandler()
+    plain = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+    handler.setFormatter(plain if sys.stderr.isatty() else JsonFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("roomcast").setLevel(logging.INFO)

@@ -1,0 +1,122 @@
+"""What a browser test plays with: a server process, a cable that can be cut, and a publisher."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
+
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
+
+from tests.processes import answers, ends_within, free_port
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "server.cli", "serve", "--dev", "--host", "127.0.0.1"]
+READY_WITHIN = 30.0
+ACK_WITHIN = 10.0
+
+
+class Node:
+    """A server started through its command line, on a port that outlives its process."""
+
+    def __init__(self, log: Path) -> None:
+        self.port = free_port()
+        self.log = log
+
+    @property
+    def url(self) -> str:
+        """Address of the page."""
+        return f"http://127.0.0.1:{self.port}/"
+
+    def start(self) -> None:
+        """Start a process and wait until it is ready."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*COMMAND, "--port", str(self.port)],
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+        deadline = time.monotonic() + READY_WITHIN
+        while not answers(f"{self.url}readyz"):
+            assert time.monotonic() < deadline, f"not ready:\n{self.log.read_text()}"
+            assert not ends_within(self._process, 0.05), f"it ended:\n{self.log.read_text()}"
+
+    def kill(self) -> None:
+        """End the process as a crash would."""
+        self._process.kill()
+        self._process.wait()
+
+    def clear(self) -> None:
+        """End whatever is left of the process and of what it started."""
+        self.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def publish(self, room: str, *values: object) -> None:
+        """Publish values to a room and wait until the server has taken them."""
+        url = f"ws://127.0.0.1:{self.port}/v1/connect"
+        with connect(url, subprotocols=[Subprotocol("roomcast.v1")]) as ws:
+            for number, value in enumerate(values):
+                command = {"type": "publish", "id": number, "room": room, "data": value}
+                ws.send(json.dumps(command))
+                while (event := json.loads(ws.recv(ACK_WITHIN)))["type"] != "ack":
+                    assert event["type"] != "error", event
+
+
+class Cable:
+    """A TCP way to a node that can be cut, for everybody at once, and mended."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._ends: list[socket.socket] = []
+        self.port = free_port()
+        self.mend()
+
+    @property
+    def url(self) -> str:
+        """Address of the page, by way of the cable."""
+        return f"http://127.0.0.1:{self.port}/"
+
+    def mend(self) -> None:
+        """Take connections."""
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def cut(self) -> None:
+        """Break every connection and refuse the next ones."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for end in self._ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+        self._ends.clear()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._node.port))
+                self._ends += (near, far)
+                for source, target in ((near, far), (far, near)):
+                    Thread(target=_pump, args=(source, target), daemon=True).start()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    """Pass bytes on until one end hangs up; each pump closes the socket that it reads."""
+    with source, suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+
+        target.shutdown(socket.SHUT_WR)
