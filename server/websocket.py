@@ -6,7 +6,6 @@ and logs every denial as an error. Names are the parent's own; the range of uvic
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from asyncio.transports import BaseTransport
 from typing import Any
@@ -29,9 +28,8 @@ class HardenedWebSocket(WebSocketsSansIOProtocol):
     def connection_made(self, transport: BaseTransport) -> None:
         """Bound what may wait for this peer."""
         super().connection_made(transport)
-        assert isinstance(transport, asyncio.WriteTransport)
-        transport.set_write_buffer_limits(high=HIGH_WATER)
-        sock = transport.get_extra_info("socket")
+        self.transport.set_write_buffer_limits(high=HIGH_WATER)
+        sock = self.transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
 
