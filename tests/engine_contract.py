@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import wave
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def recording(path: Path) -> bytes:
         return path.read_bytes()
 
     with wave.open(str(path)) as audio:
-        return audio.readframes(audio.getnframes())
+        return bytes(audio.readframes(audio.getnframes()))
 
 
 def transcripts(folder: Path) -> dict[Path, list[str]]:
@@ -69,11 +70,11 @@ def finals(found: Iterable[Recognition]) -> list[str]:
 async def collect(stream: Upstream) -> list[Recognition]:
     """Receive until the end."""
     found = []
-    while True:
-        try:
+    with suppress(anyio.EndOfStream):
+        while True:
             found.append(await stream.receive())
-        except anyio.EndOfStream:
-            return found
+
+    return found
 
 
 async def converse(stream: Upstream, pieces: Iterable[AudioFrame]) -> list[Recognition]:

@@ -1,4 +1,4 @@
-"""What several commands share: settings, the server's address, and errors told without traceback."""
+"""What several commands share: settings, the server's address, errors without a traceback."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Failed(click.ClickException):
 
 
 def run(work: Callable[..., Any], *args: Any) -> Any:
-    """Run async work to its end; Ctrl-C ends the command with status 130 and without a traceback."""
+    """Run async work to its end; Ctrl-C ends the command with status 130, without a traceback."""
     import anyio
 
     try:

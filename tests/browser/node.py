@@ -21,6 +21,7 @@ from tests.processes import answers, ends_within, free_port
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "server.cli", "serve", "--dev", "--host", "127.0.0.1"]
 READY_WITHIN = 30.0
+STOPPED_WITHIN = 40.0
 ACK_WITHIN = 10.0
 
 
@@ -56,6 +57,11 @@ class Node:
         """End the process as a crash would."""
         self._process.kill()
         self._process.wait()
+
+    def stop(self) -> None:
+        """End the process as a deployment would: it says goodbye to its clients."""
+        self._process.terminate()
+        assert ends_within(self._process, STOPPED_WITHIN), f"it stays:\n{self.log.read_text()}"
 
     def clear(self) -> None:
         """End whatever is left of the process and of what it started."""

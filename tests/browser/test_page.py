@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from email.message import Message as Headers
 
 import pytest
@@ -92,8 +93,9 @@ def test_what_one_page_speaks_another_reads_by_the_share_link(
     expect(page.locator("body")).to_have_attribute("data-speech", "idle", timeout=HEARD_WITHIN)
 
 
-def test_both_pages_come_back_after_the_server_was_killed(
-    node: Node, page: Page, other_page: Page, watch: Watch
+@pytest.mark.parametrize("end", [Node.kill, Node.stop], ids=["killed", "stopped"])
+def test_both_pages_come_back_after_a_server_that_was(
+    node: Node, page: Page, other_page: Page, watch: Watch, end: Callable[[Node], None]
 ) -> None:
     open_room(page, node.url, "phoenix")
     open_room(other_page, node.url, "phoenix")
@@ -101,7 +103,7 @@ def test_both_pages_come_back_after_the_server_was_killed(
     expect_finals(other_page, 1)
 
     watch.outage = True
-    node.kill()
+    end(node)
     for each in (page, other_page):
         expect(each.locator("body")).to_have_attribute("data-link", "reconnecting")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import soxr
@@ -72,7 +70,7 @@ def test_every_sentence_comes_back_at_its_time(session: list[Recognition]) -> No
     for audio in READ_ALOUD.values():
         final = next(spoken)
         ends = begins + len(audio) / 32_000
-        assert begins <= final.start < final.end <= ends - 0.5
+        assert begins <= final.words[0].start < final.words[-1].end <= ends - 1
         begins = ends
 
     assert next(spoken, None) is None
@@ -107,11 +105,12 @@ def test_words_keep_their_distance_from_the_start_of_the_session() -> None:
     ("rate", "channels"), [(8_000, 1), (16_000, 2), (24_000, 1), (44_100, 1), (48_000, 2)]
 )
 def test_any_rate_and_stereo_give_the_same_words(rate: int, channels: int) -> None:
+    """Except that 8 kHz lacks half the band that the model was trained on."""
     spec = AudioSpec(rate=rate, channels=channels)
     audio = converted(NUMBERS, rate, channels)
     found = recognize(audio, spec, spec.bytes_per_second // 50)
-    said = "thirty three four or six ninety two".split()
-    assert word_errors(said, " ".join(finals(found)).split()) <= (1 if rate == 8_000 else 0)
+    said = ["thirty", "three", "four", "or", "six", "ninety", "two"]
+    assert word_errors(said, " ".join(finals(found)).split()) <= (2 if rate == 8_000 else 0)
     assert_orderly(found, len(audio) / spec.bytes_per_second)
 
 
@@ -156,14 +155,14 @@ def test_noise_is_not_shown_as_words(audio: bytes) -> None:
     assert recognize(audio) == []
 
 
-@pytest.mark.parametrize("index", range(3))
+@pytest.mark.parametrize("index", [0, 2])
 def test_a_single_word_is_not_taken_for_noise(index: int) -> None:
     audio = recording(CARDS / "003.wav")
     (final,) = [each for each in recognize(audio + SILENCE) if each.final]
-    word = final.words[index]
     assert final.text == "seven of clubs"
+    word = final.words[index]
     cut = audio[round(word.start * 16_000) * 2 : round(word.end * 16_000) * 2]
-    assert len(finals(recognize(SILENCE + cut + SILENCE))) == (1 if word.text != "of" else 0)
+    assert finals(recognize(SILENCE + cut + SILENCE)) == [word.text]
 
 
 def test_a_shown_partial_that_was_noise_is_cleared_by_an_empty_final() -> None:
@@ -175,9 +174,9 @@ def test_a_shown_partial_that_was_noise_is_cleared_by_an_empty_final() -> None:
 
 def test_endless_speech_is_cut_and_goes_on_in_the_next_segment() -> None:
     phrase = NUMBERS[round(0.36 * 16_000) * 2 : round(3.2 * 16_000) * 2]
-    found = [each for each in recognize(phrase * 8) if each.final]
+    found = recognize(phrase * 8)
     assert_orderly(found, len(phrase * 8) / 32_000)
-    assert len(found) == 2
-    assert all(each.end - each.start <= CUT for each in found)
-    assert all(after.start == before.end for before, after in pairwise(found))
-    assert " ".join(finals(found)).count("ninety two") >= 7
+    first, second = [each for each in found if each.final]
+    assert 15 <= first.end - first.start <= CUT
+    assert second.start == first.end
+    assert f"{first.text} {second.text}".count("ninety two") >= 7

@@ -1,0 +1,73 @@
+# `make demo` and `make test` set up what they need, once, and then start at once.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.8
+UV := .tools/bin/uv
+APT := DEBIAN_FRONTEND=noninteractive apt-get
+RECORDINGS := /usr/share/pocketsphinx/test/data/librivox/transcription
+PORT ?= 8000
+
+.PHONY: demo test check unit e2e browser bench setup clean help
+
+help:
+	@echo "make demo     start a server, play recorded speech, leave the page up (EXIT=1: end with a verdict)"
+	@echo "make test     every check and test"
+	@echo "make unit     the engine's tests alone, in virtual time"
+	@echo "make bench    measure, and print a table"
+
+demo: .stamps/python .stamps/speech
+	@$(BIN)/roomcast demo --port $(PORT) $(if $(EXIT),--exit)
+
+test: setup check
+	@$(BIN)/pytest
+
+check: .stamps/python
+	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q . && $(BIN)/mypy
+
+unit: .stamps/python
+	@$(BIN)/pytest -q tests/actors
+
+e2e: setup
+	@$(BIN)/pytest -q tests/e2e
+
+browser: setup
+	@$(BIN)/pytest -q tests/browser
+
+bench: .stamps/python
+	@$(BIN)/python -m benchmarks
+
+setup: .stamps/python .stamps/speech .stamps/tools
+
+# The environment, exactly as locked. Debian's python3 has no venv of its own.
+.stamps/python: pyproject.toml uv.lock $(UV)
+	@echo "setting up Python packages"
+	@$(UV) sync --quiet --locked
+	@mkdir -p .stamps && touch $@
+
+$(UV):
+	@python3 -c "import ensurepip, venv" 2>/dev/null || { $(call install,python3-venv); }
+	@python3 -m venv .tools && .tools/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+# Recorded human speech.
+.stamps/speech:
+	@test -e $(RECORDINGS) || { $(call install,pocketsphinx-testdata); }
+	@mkdir -p .stamps && touch $@
+
+# What the tests drive: a browser, a Prometheus, and ffmpeg for the browser's microphone.
+.stamps/tools:
+	@command -v chromium promtool prometheus ffmpeg >/dev/null && test "$$(command -v chromium promtool prometheus ffmpeg | wc -l)" = 4 || \
+		{ $(call install,chromium fonts-dejavu-core prometheus ffmpeg); }
+	@mkdir -p .stamps && touch $@
+
+define install
+	echo "installing $(1)"; \
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+		echo "this needs the Debian packages $(1); install them, or run make as root" >&2; exit 1; fi; \
+	$(APT) update -qq && $(APT) install -y -qq --no-install-recommends $(1) >/dev/null
+endef
+
+clean:
+	rm -rf $(VENV) .tools .stamps .mypy_cache .ruff_cache .pytest_cache .hypothesis artifacts dist

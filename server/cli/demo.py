@@ -1,0 +1,196 @@
+"""roomcast demo: a server, a recorded speaker and a listener, to see the whole of it at once."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import click
+import msgspec
+from websockets.asyncio.client import ClientConnection
+
+from actors.messages import AnyEvent, Closing, Error, Transcript
+from server.cli.accuracy import read_transcripts, word_error_rate
+from server.cli.audio import FRAME
+from server.cli.client import Ended, events, open_socket, socket_url
+from server.cli.options import Bad, Failed, run
+
+RECORDINGS = "/usr/share/pocketsphinx/test/data/librivox"
+ROOM = "demo"
+PAUSE = 1.0
+"""Seconds of silence after each recording."""
+START_WITHIN = 30.0
+HEAR_WITHIN = 20.0
+"""Seconds that the last finals may take."""
+WORST = 0.35
+"""Word error rate above which the demo counts as failed."""
+
+
+class Utterance(msgspec.Struct):
+    """One recording and where it lies in the session's audio."""
+
+    said: str
+    pcm: bytes
+    begins: float
+    """Seconds from the start of the session."""
+    ends: float
+    heard: list[str] = []
+    """Texts of the finals that lie in it."""
+
+
+@click.command("demo")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--recordings", default=RECORDINGS, type=click.Path(path_type=Path))
+@click.option("--exit", "leave", is_flag=True, help="End after the recordings, with a verdict.")
+def command(host: str, port: int, recordings: Path, leave: bool) -> None:
+    """Start a server, play recorded speech into a room, print the captions, leave the page up."""
+    utterances = read_recordings(recordings)
+    url = f"http://{host}:{port}"
+    with server(host, port) as process:
+        wait_ready(url, process)
+        click.echo(f"the page is at {url}/?room={ROOM}\n")
+        rate = run(play, url, utterances)
+        report(utterances, rate)
+        if not leave:
+            click.echo(f"\nthe page stays up at {url}/?room={ROOM} - Ctrl-C ends it")
+            with contextlib.suppress(KeyboardInterrupt):
+                process.wait()
+
+            return
+
+    if rate > WORST or not all(utterance.heard for utterance in utterances):
+        raise Failed("the captions are not good enough")
+
+
+def read_recordings(folder: Path) -> list[Utterance]:
+    """Read every recording that the folder's `transcription` names. Raises Bad."""
+    try:
+        said = read_transcripts(folder / "transcription")
+    except OSError:
+        raise Bad(
+            f"no recordings in {folder}; Debian has them in the package pocketsphinx-testdata"
+        ) from None
+
+    utterances: list[Utterance] = []
+    at = 0.0
+    for name, text in sorted(said.items()):
+        with wave.open(str(folder / f"{name}.wav")) as wav:
+            pcm = wav.readframes(wav.getnframes())
+
+        length = len(pcm) / 32000
+        utterances.append(Utterance(text, pcm, at, at + length))
+        at += length + PAUSE
+
+    return utterances
+
+
+@contextlib.contextmanager
+def server(host: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a development server for the length of the demo."""
+    arguments = ["serve", "--dev", "--host", host, "--port", str(port)]
+    process = subprocess.Popen([sys.executable, "-m", "server.cli", *arguments])
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(START_WITHIN)
+
+
+def wait_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Wait until the server takes connections. Raises Failed."""
+    deadline = time.monotonic() + START_WITHIN
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/readyz", timeout=1):
+            return
+
+        time.sleep(0.05)
+
+    raise Failed("the server did not start; its own message is above")
+
+
+async def play(url: str, utterances: list[Utterance]) -> float:
+    """Speak the recordings in real time, listen to the room, and return the word error rate."""
+    ear = await open_socket(socket_url(url, f"/v1/rooms/{ROOM}/listen"))
+    mouth = await open_socket(
+        socket_url(url, f"/v1/rooms/{ROOM}/speak", {"name": "Recording", "engine": "embedded"})
+    )
+    done = anyio.Event()
+    async with ear, mouth, anyio.create_task_group() as tasks:
+        tasks.start_soon(_listen, ear, utterances)
+        tasks.start_soon(_watch, mouth, done)
+        await _speak(mouth, utterances)
+        with anyio.move_on_after(HEAR_WITHIN):
+            await done.wait()
+            await ear.ping()
+
+        tasks.cancel_scope.cancel()
+
+    return word_error_rate(
+        [each.said for each in utterances], [" ".join(each.heard) for each in utterances]
+    )
+
+
+async def _speak(socket: ClientConnection, utterances: list[Utterance]) -> None:
+    began = time.monotonic()
+    size, sent = int(32000 * FRAME), 0.0
+    for utterance in utterances:
+        pcm = utterance.pcm + bytes(int(32000 * PAUSE))
+        for start in range(0, len(pcm), size):
+            await socket.send(pcm[start : start + size])
+            sent += FRAME
+            await anyio.sleep(began + sent - time.monotonic())
+
+    await socket.send('{"type":"stop","id":1}')
+
+
+async def _listen(socket: ClientConnection, utterances: list[Utterance]) -> None:
+    async for event in events(socket):
+        if not isinstance(event, Transcript):
+            continue
+
+        if sys.stdout.isatty():
+            columns = shutil.get_terminal_size().columns
+            hint = "" if event.final else event.text[-columns + 1 :]
+            click.echo(f"\r\x1b[K\x1b[2m{hint}\x1b[0m\r", nl=False)
+
+        if event.final and event.text:
+            click.echo(f"{event.start:6.1f} s  {event.text}")
+            middle = (event.start + event.end) / 2
+            nearest = min(utterances, key=lambda each: _distance(each, middle))
+            nearest.heard.append(event.text)
+
+
+def _distance(utterance: Utterance, at: float) -> float:
+    return max(utterance.begins - at, at - utterance.ends, 0.0)
+
+
+async def _watch(socket: ClientConnection, done: anyio.Event) -> None:
+    """Wait for the end of the speech; an error on the way ends the demo."""
+    try:
+        async for event in events(socket):
+            _check(event)
+    except Ended as ended:
+        if ended.close.code != 1000:
+            raise Failed(f"the server ended the speech: {ended.close.reason}") from None
+
+        done.set()
+
+
+def _check(event: AnyEvent) -> None:
+    if isinstance(event, Error | Closing) and getattr(event, "code", None) != 1000:
+        raise Failed(event.message)
+
+
+def report(utterances: list[Utterance], rate: float) -> None:
+    """Print what came back of what was said."""
+    back = sum(bool(each.heard) for each in utterances)
+    click.echo(f"\n{back} of {len(utterances)} utterances came back, word error rate {rate:.2f}")

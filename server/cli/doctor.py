@@ -1,0 +1,108 @@
+"""roomcast doctor: is this machine fit to run the server?"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import resource
+import socket
+import time
+from pathlib import Path
+from typing import Literal
+
+import anyio
+import click
+import msgspec
+
+from actors.messages import AudioSpec
+from server.cli.options import Failed, config_option, json_option, load_settings, run
+from server.engines.embedded import EmbeddedEngine
+from server.settings import Settings
+
+RESERVED_FILES = 200
+"""Files that the server needs besides its connections."""
+ENGINE_WITHIN = 20.0
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One look at the machine."""
+
+    name: str
+    verdict: Literal["ok", "warn", "fail"]
+    found: str
+
+
+@click.command("doctor")
+@config_option
+@json_option
+def command(config: Path | None, as_json: bool) -> None:
+    """Check Python, the event loop, the port, the file limit and the speech engine."""
+    settings = load_settings(config)
+    checks = [check_python(), check_loop(), check_port(settings), check_files(settings)]
+    if "embedded" in settings.engines.enabled:
+        checks.append(run(check_engine, settings))
+
+    for check in checks:
+        line = msgspec.json.encode(check).decode()
+        click.echo(line if as_json else f"{check.verdict:5} {check.name:8} {check.found}")
+
+    if any(check.verdict == "fail" for check in checks):
+        raise Failed("this machine is not fit to run the server as it is configured")
+
+
+def check_python() -> Check:
+    """Name the interpreter and the machine."""
+    cores = os.cpu_count() or 1
+    return Check("python", "ok", f"{platform.python_version()} on {cores} cores")
+
+
+def check_loop() -> Check:
+    """Say whether the fast event loop is there."""
+    if importlib.util.find_spec("uvloop") is None:
+        return Check("loop", "fail", "uvloop is missing; install the locked dependencies")
+
+    return Check("loop", "ok", "uvloop")
+
+
+def check_port(settings: Settings) -> Check:
+    """Say whether the address can be listened on."""
+    host, port = settings.server.host, settings.server.port
+    try:
+        with socket.create_server((host, port)):
+            return Check("port", "ok", f"{host}:{port} is free")
+    except OSError as error:
+        return Check("port", "fail", f"{host}:{port}: {error.strerror} (server.port)")
+
+
+def check_files(settings: Settings) -> Check:
+    """Say whether the limit of open files lets all connections in."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = settings.limits.connections + RESERVED_FILES
+    found = f"{soft} open files allowed"
+    if soft >= needed or soft == resource.RLIM_INFINITY:
+        return Check("files", "ok", found)
+
+    return Check(
+        "files", "warn", f"{found}, limits.connections needs {needed}; try ulimit -n {hard}"
+    )
+
+
+async def check_engine(settings: Settings) -> Check:
+    """Load the embedded engine and open a stream."""
+    engine = EmbeddedEngine(settings.engines.embedded.max_streams or None)
+    began = time.monotonic()
+    verdict = Check("engine", "fail", f"not ready after {ENGINE_WITHIN:g} s")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(engine.run)
+        with anyio.move_on_after(ENGINE_WITHIN):
+            await engine.wait_ready()
+            async with engine.open(AudioSpec()):
+                took = time.monotonic() - began
+                verdict = Check(
+                    "engine", "ok", f"embedded, ready in {took:.1f} s, {engine.max_streams} streams"
+                )
+
+        tasks.cancel_scope.cancel()
+
+    return verdict

@@ -1,0 +1,309 @@
+"""The embedded engine with its real processes, on both event loops."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import psutil
+import pytest
+
+from actors.errors import Refused, UpstreamLost
+from actors.messages import AudioFrame, AudioSpec
+from server.engines import embedded
+from server.engines.embedded import EmbeddedEngine, Stream
+from tests.engine_contract import (
+    CHECKS,
+    DATA,
+    SILENCE,
+    Check,
+    collect,
+    converse,
+    finals,
+    frames,
+    recording,
+)
+
+pytestmark = pytest.mark.anyio
+
+SPEC = AudioSpec()
+SPEECH = recording(DATA / "goforward.raw")
+SAID = ["go forward ten meters"]
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """Real time on both: the processes do not know of any other."""
+    return str(request.param)
+
+
+@asynccontextmanager
+async def running(engine: EmbeddedEngine) -> AsyncIterator[psutil.Process]:
+    """Run an engine, yield its warm zygote, and see that nothing is left of it."""
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(engine.run)
+            await engine.wait_ready()
+            yield zygote()
+            tasks.cancel_scope.cancel()
+
+    assert psutil.Process().children(recursive=True) == []
+    assert not engine.ready
+
+
+def zygote() -> psutil.Process:
+    (process,) = psutil.Process().children()
+    return process
+
+
+def wait_gone(*processes: psutil.Process) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=5)
+    assert alive == []
+
+
+async def hears(engine: EmbeddedEngine) -> list[str]:
+    async with engine.open(SPEC) as stream:
+        return finals(await converse(stream, frames(SPEECH)))
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+async def test_it_keeps_the_contract_of_engines(check: Check) -> None:
+    engine = EmbeddedEngine()
+    async with running(engine):
+        await check(engine, SPEC, SPEECH)
+        assert engine.streams == 0
+
+
+async def test_a_stream_that_opens_before_the_model_is_loaded_waits_for_it() -> None:
+    engine = EmbeddedEngine(1)
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(engine.run)
+            assert not engine.ready
+            assert await hears(engine) == SAID
+            assert engine.ready
+            tasks.cancel_scope.cancel()
+
+
+async def test_progress_is_told_while_nothing_is_recognized() -> None:
+    async with running(engine := EmbeddedEngine()), engine.open(SPEC) as stream:
+        await stream.send(AudioFrame(0, 2 * SILENCE))
+        heard = [0.0]
+        while heard[-1] < 2:
+            await stream.progress()
+            heard.append(stream.heard)
+
+        steps = [after - before for before, after in zip(heard, heard[1:], strict=False)]
+        assert max(steps) <= 0.2
+
+
+async def test_a_killed_worker_ends_its_own_stream_only() -> None:
+    async with running(engine := EmbeddedEngine()):
+        async with engine.open(SPEC) as stream, engine.open(SPEC) as other:
+            await stream.send(frames(SPEECH)[0])
+            os.kill(stream.pid, signal.SIGKILL)
+            with pytest.raises(UpstreamLost):
+                await stream.receive()
+
+            with pytest.raises(UpstreamLost):
+                await stream.send(frames(SPEECH)[1])
+
+            with pytest.raises(UpstreamLost):
+                await stream.end()
+
+            assert finals(await converse(other, frames(SPEECH))) == SAID
+
+        assert await hears(engine) == SAID
+        assert engine.restarts == 0
+
+
+async def test_a_sender_that_waits_is_told_when_its_worker_is_killed() -> None:
+    async with running(engine := EmbeddedEngine()), engine.open(SPEC) as stream:
+        os.kill(stream.pid, signal.SIGSTOP)
+        lost = anyio.Event()
+
+        async def feed() -> None:
+            with pytest.raises(UpstreamLost):
+                for frame in frames(SPEECH):
+                    await stream.send(frame)
+
+            lost.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(feed)
+            os.kill(stream.pid, signal.SIGKILL)
+            await lost.wait()
+
+
+async def test_a_killed_zygote_is_replaced_and_open_streams_do_not_notice() -> None:
+    engine = EmbeddedEngine()
+    async with running(engine) as first:
+        async with engine.open(SPEC) as stream:
+            first.kill()
+            assert finals(await converse(stream, frames(SPEECH))) == SAID
+
+        assert await hears(engine) == SAID
+        assert engine.restarts == 1
+        assert zygote().pid != first.pid
+
+
+async def test_a_stuck_zygote_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "BORN_WITHIN", 1.0)
+    engine = EmbeddedEngine()
+    async with running(engine) as first:
+        first.suspend()
+        assert await hears(engine) == SAID
+        assert engine.restarts == 1
+
+
+async def test_signals_of_the_terminal_do_not_end_a_session() -> None:
+    engine = EmbeddedEngine()
+    async with running(engine) as first:
+        async with engine.open(SPEC) as stream:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                first.send_signal(number)
+                os.kill(stream.pid, number)
+
+            assert finals(await converse(stream, frames(SPEECH))) == SAID
+
+        assert await hears(engine) == SAID
+        assert engine.restarts == 0
+
+
+async def test_a_stopped_worker_makes_send_wait_and_nothing_is_lost() -> None:
+    """What it accepts is bounded by the socket; a frame whose send is cancelled is not torn."""
+    async with running(engine := EmbeddedEngine()), engine.open(SPEC) as stream:
+        os.kill(stream.pid, signal.SIGSTOP)
+        waiting = frames(SPEECH)
+        accepted = await send_until_it_waits(stream, waiting)
+        assert 16_384 <= accepted <= 65_536
+        assert await send_until_it_waits(stream, waiting) == 0
+
+        os.kill(stream.pid, signal.SIGCONT)
+        assert finals(await converse(stream, waiting)) == SAID
+
+
+async def send_until_it_waits(stream: Stream, waiting: list[AudioFrame]) -> int:
+    """Send from the front of the list and return the bytes that went without a wait."""
+    accepted = 0
+    while True:
+        with anyio.move_on_after(0.5) as patience:
+            await stream.send(waiting[0])
+
+        if patience.cancelled_caught:
+            if accepted:
+                waiting.pop(0)  # it is passed on by the next call
+
+            return accepted
+
+        accepted += len(waiting.pop(0).data)
+
+
+async def test_results_that_nobody_receives_make_send_wait_too() -> None:
+    async with running(engine := EmbeddedEngine()), engine.open(SPEC) as stream:
+        sent = 0
+        with anyio.move_on_after(2) as patience:
+            while True:
+                await stream.send(AudioFrame(sent, SILENCE))
+                sent += len(SILENCE)
+
+        assert patience.cancelled_caught
+        held = stream.heard
+        await stream.end()
+        assert await collect(stream) == []
+        assert held == 0
+        assert stream.heard >= sent / SPEC.bytes_per_second
+
+
+async def test_the_stream_past_the_limit_is_refused_at_once_by_name() -> None:
+    engine = EmbeddedEngine(max_streams=2)
+    async with running(engine):
+        async with engine.open(SPEC), engine.open(SPEC):
+            assert engine.streams == 2
+            with pytest.raises(Refused) as refusal:
+                async with engine.open(SPEC):
+                    pytest.fail("a third stream")
+
+            assert refusal.value.code == "engine_busy"
+            assert refusal.value.setting == "engines.embedded.max_streams"
+            assert "2" in refusal.value.message
+
+        assert engine.streams == 0
+        assert await hears(engine) == SAID
+
+
+@pytest.mark.parametrize(
+    ("field", "spec"),
+    [
+        ("encoding", AudioSpec(encoding="mulaw")),
+        ("rate", AudioSpec(rate=11_025)),
+        ("channels", AudioSpec(channels=3)),
+        ("language", AudioSpec(language="de")),
+    ],
+)
+async def test_audio_it_cannot_take_is_refused_with_what_it_can(
+    field: str, spec: AudioSpec
+) -> None:
+    engine = EmbeddedEngine()
+    with pytest.raises(Refused) as refusal:
+        engine.check(spec)
+
+    assert (refusal.value.code, refusal.value.field) == ("unsupported_audio", field)
+    with pytest.raises(Refused):
+        async with engine.open(spec):
+            pytest.fail("a stream for strange audio")
+
+
+async def test_audio_it_can_take_is_accepted() -> None:
+    for rate in (8_000, 16_000, 24_000, 44_100, 48_000):
+        for channels in (1, 2):
+            EmbeddedEngine().check(AudioSpec(rate=rate, channels=channels, language="en-GB"))
+
+
+async def test_a_worker_that_does_not_exit_is_killed_when_its_stream_is_left() -> None:
+    async with running(engine := EmbeddedEngine()):
+        async with engine.open(SPEC) as stream:
+            worker = psutil.Process(stream.pid)
+            worker.suspend()
+
+        wait_gone(worker)
+
+
+async def test_sending_after_the_end_is_an_error_of_the_caller() -> None:
+    async with running(engine := EmbeddedEngine()), engine.open(SPEC) as stream:
+        await stream.end()
+        with pytest.raises(anyio.ClosedResourceError):
+            await stream.send(frames(SPEECH)[0])
+
+
+SERVER = """
+import anyio, psutil
+from actors.messages import AudioSpec
+from server.engines.embedded import EmbeddedEngine
+
+async def main():
+    engine = EmbeddedEngine()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(engine.run)
+        async with engine.open(AudioSpec()):
+            print(*(child.pid for child in psutil.Process().children(True)), flush=True)
+            await anyio.sleep_forever()
+
+anyio.run(main)
+"""
+
+
+def test_a_killed_server_leaves_no_process_behind() -> None:
+    with subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        pids = process.stdout.readline().split()
+        children = [psutil.Process(int(pid)) for pid in pids]
+        process.kill()
+
+    assert len(children) == 2
+    wait_gone(*children)
