@@ -215,16 +215,17 @@ class ConnectionActor:
 
     def _check_size(self, data: str | bytes) -> None:
         limits = self._hub.limits
+        size = len(data)
         if isinstance(data, str):
             limit, setting = limits.text_bytes, "limits.text_bytes"
+            if size <= limit and not data.isascii():
+                size = len(data.encode(errors="replace"))
         else:
             limit, setting = limits.audio_bytes, "limits.audio_bytes"
 
-        if len(data) > limit:
+        if size > limit:
             raise SessionEnd(
-                TOO_BIG.because(
-                    f"a message of {len(data)} is over the limit of {limit} ({setting})"
-                )
+                TOO_BIG.because(f"a message of {size} is over the limit of {limit} ({setting})")
             )
 
     def _say_goodbye(self, close: Close) -> None:

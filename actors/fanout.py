@@ -6,14 +6,19 @@ comes round, so that everything of one tick leaves in one write.
 
 from __future__ import annotations
 
+import logging
+
 import anyio
 import msgspec
 
 from actors.connection import ConnectionActor
-from actors.errors import Close, SessionEnd
+from actors.errors import INTERNAL, Close, SessionEnd
+from actors.log import Position
 from actors.ports import Clock
 from actors.rooms import Rooms
 from actors.wire import Burst, Frame
+
+log = logging.getLogger("roomcast.fanout")
 
 BATCH = 256
 """Frames a room's batch may hold; then it is flushed at once."""
@@ -23,15 +28,19 @@ class View(msgspec.Struct, frozen=True):
     """What one member wants of a room."""
 
     partials: bool = True
+    epoch: str = ""
     after: int = 0
-    """Offset up to which the member has been served by replay."""
+    """Offset of the epoch up to which the member has been served by replay."""
 
     def of(self, burst: Burst) -> Burst:
         """Return the part of a burst that this member should get."""
         if not self.partials and burst.has_partials:
             burst = burst.without_partials
 
-        return burst.after(self.after) if 0 < burst.first_offset <= self.after else burst
+        if 0 < burst.first_offset <= self.after:
+            burst = burst.after(self.epoch, self.after)
+
+        return burst
 
 
 class Fanout:
@@ -44,14 +53,14 @@ class Fanout:
         """Events handed to sockets or mailboxes, ever."""
         self.delivered_bytes = 0
         """Bytes of JSON of those events, whatever encoding they left in."""
-        self._positions: dict[str, int] = {}
+        self._positions: dict[str, Position] = {}
         self._batches: dict[str, list[Frame]] = {}
         self._dirty: anyio.Event | None = None
 
     def deliver(self, key: str, frame: Frame) -> None:
         """Take one event of a room from the backplane."""
-        if frame.offset:
-            self._positions[key] = frame.offset
+        if frame.offset and key in self._positions:
+            self._positions[key] = Position(frame.epoch, frame.offset)
 
         if key not in self.rooms:
             return
@@ -63,9 +72,18 @@ class Fanout:
         elif self._dirty is not None:
             self._dirty.set()
 
-    def position(self, key: str) -> int:
-        """Return the newest offset that this node has seen of a room, or 0."""
-        return self._positions.get(key, 0)
+    def expect(self, key: str) -> None:
+        """Note from here on how far a room has come: the node is about to subscribe to it."""
+        self._positions.setdefault(key, Position("", 0))
+
+    def forget(self, key: str) -> None:
+        """Note it no more: the subscription has ended."""
+        self._positions.pop(key, None)
+
+    def passed(self, key: str, top: Position) -> bool:
+        """Whether this node has seen an event of a room that came after this position."""
+        seen = self._positions.get(key, top)
+        return seen.epoch == top.epoch and seen.offset > top.offset
 
     def join(self, actor: ConnectionActor, key: str, view: View) -> None:
         """Add a member that has everything up to `view.after`; what was pending is not for it."""
@@ -103,23 +121,25 @@ class Fanout:
 
         burst = Burst(frames)
         now = self._clock.monotonic()
-        slow: list[tuple[ConnectionActor, Close]] = []
+        failed: list[tuple[ConnectionActor, Close]] = []
         members = self.rooms.members(key)
         for actor, view in members.items():
             try:
                 actor.deliver(view.of(burst), now)
             except SessionEnd as end:
-                slow.append((actor, end.close))
+                failed.append((actor, end.close))
+            except Exception:
+                log.exception("connection %s: a delivery failed", actor.id)
+                failed.append((actor, INTERNAL.silent))
 
         self.deliveries += len(frames) * len(members)
         self.delivered_bytes += sum(len(frame.json) for frame in frames) * len(members)
-        for actor, close in slow:
+        for actor, close in failed:
             actor.close(close)
 
     def _left(self, actor: ConnectionActor, key: str) -> bool:
         if not self.rooms.leave(actor, key):
             return False
 
-        self._positions.pop(key, None)
         self._batches.pop(key, None)
         return True

@@ -134,19 +134,28 @@ class Mailbox:
 
     def _conflate(self, frame: Frame, size: int) -> bool:
         """Put a newer partial in the place of the older one; drop a partial whose final is here."""
-        if frame.segment is None or not self._items or frame.segment not in self._items:
+        segment = frame.segment
+        if segment is None or not self._items or segment not in self._items:
             return False
 
-        older, since = self._items[frame.segment]
-        self._bytes -= len(older.encoded(self._codec))
-        self._tally.conflated += 1
-        if not frame.partial:
-            del self._items[frame.segment]
-            return False
+        older, since = self._items[segment]
+        grown = self._bytes - len(older.encoded(self._codec)) + size
+        if frame.partial and older.partial and grown > self._limits.bytes:
+            self._tally.dropped += 1
+            return True
 
-        self._items[frame.segment] = (frame, since)
-        self._bytes += size
-        return True
+        self._tally.conflated += frame.partial or older.partial
+        if not older.partial:
+            return frame.partial
+
+        if frame.partial:
+            self._items[segment] = (frame, since)
+            self._bytes = grown
+        else:
+            del self._items[segment]
+            self._bytes = grown - size
+
+        return frame.partial
 
     def _lacks_room(self, frame: Frame, size: int, now: float) -> bool:
         """Queue the frame at the end, or say that it is a partial for which there is no room."""
@@ -161,7 +170,8 @@ class Mailbox:
             self._items = OrderedDict()
 
         self._serial += 1
-        key = frame.segment if frame.partial and frame.segment is not None else self._serial
+        segment = frame.segment
+        key = self._serial if segment is None or segment in self._items else segment
         self._items[key] = (frame, now)
         self._bytes += size
         self._tally.peak = max(self._tally.peak, len(self._items))

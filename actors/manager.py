@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
@@ -24,9 +23,7 @@ from actors.ports import Backplane, Clock, Engine, Observer, Transport, Work
 from actors.speech import SpeechSession
 from actors.statistics import ChannelStatistics, EngineStatistics, NodeStatistics
 from actors.upkeep import PROBE, Probe, Upkeep
-from actors.wire import Frame
-
-log = logging.getLogger("roomcast.manager")
+from actors.wire import Frame, encode_msgpack
 
 
 class ConnectionManager:
@@ -65,14 +62,16 @@ class ConnectionManager:
     async def run(self, started: Callable[[], None]) -> None:
         """Carry the node until cancelled; call `started` once it serves."""
         begun = anyio.Event()
-        async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
-            tasks.start_soon(self.backplane.run, self._deliver, begun.set)
-            await begun.wait()
-            tasks.start_soon(self.fanout.run)
-            tasks.start_soon(self.probe.run)
-            tasks.start_soon(self.upkeep.run)
-            started()
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                self._tasks.start_soon(self.backplane.run, self._deliver, begun.set)
+                await begun.wait()
+                for work in (self.fanout.run, self.probe.run, self.upkeep.run):
+                    self._tasks.start_soon(work)
+
+                started()
+        finally:
+            self._tasks = None
 
     def admit(self) -> None:
         """Say whether one more connection fits. Raises Refused."""
@@ -97,6 +96,7 @@ class ConnectionManager:
     async def send_message(self, principal: Principal, room: str, data: object) -> Position:
         """Publish a value to a room of the tenant and return its position. Raises Refused."""
         event = Message(room=room, data=data, sender=principal.subject, at=self.clock.wall())
+        encode_msgpack(event)  # refuses what some listeners could not be sent
         position = await self.backplane.publish(principal.key(room), event)
         self.publishes["message"] += 1
         return position
@@ -122,14 +122,17 @@ class ConnectionManager:
     async def drain(self, window: float, within: float) -> None:
         """End every connection in good order: speech first, so that its finals are heard.
 
-        Closings are spread over at most `window` seconds; after `within` seconds the rest is cut.
+        Speech gets half of `within` seconds at most. Closings are spread over at most `window`
+        seconds; after `within` seconds the rest is cut.
         """
         self.draining = True
         with anyio.move_on_after(within):
-            for session in list(self.upkeep.speaking):
-                session.abandon(self.limits.upstream.end_within)
+            with anyio.move_on_after(within / 2):
+                for session in list(self.upkeep.speaking):
+                    session.abandon(self.limits.upstream.end_within)
 
-            await self._until(lambda: not self.upkeep.speaking)
+                await self._until(lambda: not self.upkeep.speaking)
+
             await self._close_all(RESTART.because("this node is restarting"), window)
             await self._until(lambda: not self.actors)
 
@@ -184,7 +187,7 @@ class ConnectionManager:
 
     def engine(self, name: str) -> Engine:
         """Return an engine by its name, the first one for "". Raises Refused("unknown_engine")."""
-        chosen = name or next(iter(self.engines))
+        chosen = name or next(iter(self.engines), "")
         if chosen not in self.engines:
             known = ", ".join(self.engines)
             raise Refused("unknown_engine", f"the engines here are: {known}", "engine", "engines")
@@ -213,7 +216,8 @@ class ConnectionManager:
         """Take an ending connection out of every room; it may flush for a while."""
         self.upkeep.leaving.add(actor)
         self.slow_consumers += close.code == SLOW_CONSUMER.code
-        if emptied := self.fanout.leave_all(actor):
+        emptied = self.fanout.leave_all(actor)
+        if emptied and self._tasks is not None:
             self._spawn(lambda: self.membership.abandon(emptied))
 
     def forget(self, actor: ConnectionActor, close: Close) -> None:

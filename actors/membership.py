@@ -17,7 +17,7 @@ from actors.connection import ConnectionActor
 from actors.errors import Refused
 from actors.fanout import Fanout, View
 from actors.limits import Limits
-from actors.log import Position, Recovery, parse_position
+from actors.log import Missing, Position, Recovery, parse_position
 from actors.messages import AnyEvent, Gap, Join, Joined
 from actors.ports import Backplane, Clock
 from actors.wire import Burst
@@ -74,32 +74,48 @@ class Membership:
             raise Refused("not_joined", "this connection has not joined the room", "room")
 
         if self._fanout.leave(actor, key):
-            await self.abandon([key])
+            with anyio.CancelScope(shield=True):
+                await self.abandon([key])
 
     async def abandon(self, keys: Sequence[str]) -> None:
         """End this node's subscriptions of rooms, if nobody is in them by now."""
         for key in keys:
             async with self._gate(key):
-                if key not in self._fanout.rooms:
-                    await self._backplane.unsubscribe(key)
+                await self._release(key)
 
     async def _enter(
         self, actor: ConnectionActor, key: str, command: Join, since: Position | None
     ) -> None:
-        if key not in self._fanout.rooms:
-            await self._backplane.subscribe(key)
+        try:
+            if key not in self._fanout.rooms:
+                self._fanout.expect(key)
+                await self._backplane.subscribe(key)
 
-        recovery = await self._backplane.recover(key, since, command.history)
-        while self._fanout.position(key) > recovery.top.offset:
+            recovery = await self._recover(key, since, command.history)
+            if actor.open:
+                top = recovery.top
+                self._fanout.join(actor, key, View(command.partials, top.epoch, top.offset))
+                self._greet(actor, command, recovery)
+        finally:
+            await self._release(key)
+
+    async def _recover(self, key: str, since: Position | None, newest: int) -> Recovery:
+        """Recover until nothing has reached this node that came after it."""
+        recovery = await self._backplane.recover(key, since, newest)
+        while self._fanout.passed(key, recovery.top):
             later = await self._backplane.recover(key, recovery.top, 0)
-            missing = recovery.missing or later.missing
+            missing = _join_missing(recovery.missing, later.missing)
             recovery = Recovery(later.top, [*recovery.frames, *later.frames], missing)
 
-        if actor.open:
-            self._fanout.join(actor, key, View(command.partials, recovery.top.offset))
-            self._greet(actor, command, recovery)
-        elif key not in self._fanout.rooms:
-            await self._backplane.unsubscribe(key)
+        return recovery
+
+    async def _release(self, key: str) -> None:
+        """End the subscription of a room that nobody is in, whoever is cancelled meanwhile."""
+        if key not in self._fanout.rooms:
+            with anyio.CancelScope(shield=True):
+                await self._backplane.unsubscribe(key)
+
+            self._fanout.forget(key)
 
     def _greet(self, actor: ConnectionActor, command: Join, recovery: Recovery) -> None:
         """Send `joined`, then the verdict on what was missed."""
@@ -141,3 +157,11 @@ class Membership:
             gate.users -= 1
             if gate.users == 0:
                 del self._gates[key]
+
+
+def _join_missing(first: Missing | None, later: Missing | None) -> Missing | None:
+    """Turn two losses in a row into one; events between them have not been replayed either."""
+    if first is None or later is None:
+        return first or later
+
+    return Missing(first.first, max(first.last, later.last), first.reason)

@@ -91,11 +91,10 @@ class Microphone:
         )
         session = self.session = SpeechSession(subject, engine, studio, holder.tell)
         self._acknowledge(command.id)
+        studio.carry(session, lambda: self._run(session, command.id), holder.close)
         early, self._early, self._overflowed = self._early, [], False
         for data in early:
             await session.hear(data)
-
-        studio.carry(session, lambda: self._run(session, command.id), holder.close)
 
     async def hear(self, data: bytes) -> None:
         """Take a frame of audio; waits while ingress is full. Raises Refused."""

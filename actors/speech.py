@@ -119,6 +119,7 @@ class SpeechSession:
 
         try:
             await self.ingress.send(frame)
+            self.heard_at = self._outlet.clock.monotonic()  # the wait was not the speaker's silence
         except (anyio.ClosedResourceError, anyio.BrokenResourceError):
             return  # the session ended while this frame waited; its ending is told elsewhere
 
@@ -199,9 +200,9 @@ class SpeechSession:
                 await stream.send(frame)
                 self._fed = frame.position + len(frame.data)
         except anyio.EndOfStream:
-            await stream.end()
             deadline = self._outlet.clock.monotonic() + self._outlet.limits.upstream.end_within
             self._scope.deadline = min(self._scope.deadline, deadline)
+            await stream.end()
 
     async def _listen(self, stream: Upstream) -> None:
         """Engine to room."""

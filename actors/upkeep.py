@@ -6,17 +6,20 @@ that are speaking; what is idle costs nothing.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 
 import anyio
 
 from actors.connection import ConnectionActor
-from actors.errors import IDLE, Close
+from actors.errors import IDLE, Close, Refused, SessionEnd
 from actors.limits import Limits
 from actors.messages import Message
 from actors.ports import Backplane, Clock
 from actors.speech import SpeechSession
+
+log = logging.getLogger("roomcast.upkeep")
 
 PROBE = "~probe"
 """Room of the readiness probe; no tenant can have it, for it lacks the tenant's slash."""
@@ -50,10 +53,14 @@ class Probe:
 
     async def run(self) -> None:
         """Probe until cancelled."""
-        await self._backplane.subscribe(PROBE)
         while True:
             probe = Message(room=PROBE, data=None, sender="", at=self._clock.wall())
-            await self._backplane.publish(PROBE, probe)
+            try:
+                await self._backplane.subscribe(PROBE)
+                await self._backplane.publish(PROBE, probe)
+            except (Refused, SessionEnd) as error:
+                log.warning("the readiness probe failed: %s", error)
+
             await anyio.sleep(PROBE_EVERY)
 
 

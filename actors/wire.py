@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from actors.errors import Refused
-from actors.messages import AnyCommand, AnyEvent, CommandId, Transcript
+from actors.messages import AnyCommand, AnyEvent, CommandId, Message, Transcript
 
 Codec = Literal["json", "msgpack"]
 SUBPROTOCOLS: dict[str, Codec] = {"roomcast.v1": "json", "roomcast.v1.msgpack": "msgpack"}
@@ -34,8 +34,10 @@ _from_msgpack: msgspec.msgpack.Decoder[AnyCommand | bytes] = msgspec.msgpack.Dec
 )
 _id_from_json = msgspec.json.Decoder(_Addressed)
 _id_from_msgpack = msgspec.msgpack.Decoder(_Addressed)
-_PATH = re.compile(r" - at `\$\.?(?P<field>.*?)`$")
-_UNKNOWN = re.compile(r"^Object (?:contains unknown|missing required) field `(?P<field>.*?)`")
+_PATH = re.compile(r" - at `\$\.?(?P<field>[^`]*)`$")
+_UNKNOWN = re.compile(r"Object (?:contains unknown|missing required) field `(?P<field>[^`]*)")
+_TAIL = 200
+"""Characters of an error that may hold a path; more is text of the client's own making."""
 _ROOM = "a room's name is 1 to 128 of the characters A-Z a-z 0-9 _ . : -"
 
 
@@ -58,6 +60,18 @@ def encode_json(event: AnyEvent) -> bytes:
         raise Refused("bad_message", f"data cannot be sent as JSON: {error}", "data") from None
 
 
+def encode_msgpack(event: AnyEvent) -> bytes:
+    """Encode an event as MessagePack. Raises Refused("bad_message") if its data has no such form.
+
+    JSON can say more: numbers of MessagePack end at 64 bits.
+    """
+    try:
+        return _to_msgpack.encode(event)
+    except (TypeError, UnicodeError, RecursionError, OverflowError, msgspec.MsgspecError) as error:
+        message = f"data cannot be sent as MessagePack: {error}"
+        raise Refused("bad_message", message, "data") from None
+
+
 def pack_frame(opcode: int, payload: bytes) -> bytes:
     """Build one unmasked, unfragmented WebSocket frame (RFC 6455, section 5.2)."""
     size = len(payload)
@@ -77,14 +91,16 @@ class Frame:
         self.event = event
         self.offset = 0
         """Position in the room, or 0 for an event outside its history."""
+        self.epoch = ""
+        """Numbering that the offset belongs to."""
         self.segment: str | None = None
         """Segment of a transcript: what a newer partial replaces and a final ends."""
         self.partial = False
         if isinstance(event, Transcript):
             self.segment, self.partial = event.segment, not event.final
 
-        if isinstance(offset := getattr(event, "offset", None), int):
-            self.offset = offset
+        if isinstance(event, Transcript | Message) and isinstance(event.offset, int):
+            self.offset, self.epoch = event.offset, str(event.epoch)
 
     @cached_property
     def json(self) -> bytes:
@@ -98,8 +114,8 @@ class Frame:
 
     @cached_property
     def msgpack(self) -> bytes:
-        """The event as MessagePack."""
-        return _to_msgpack.encode(self.event)
+        """The event as MessagePack; raises Refused if it has no such form."""
+        return encode_msgpack(self.event)
 
     @cached_property
     def json_frame(self) -> bytes:
@@ -147,9 +163,15 @@ class Burst:
         """The same burst for those who asked for finals only."""
         return Burst([frame for frame in self.frames if not frame.partial])
 
-    def after(self, offset: int) -> Burst:
+    def after(self, epoch: str, offset: int) -> Burst:
         """Leave out what a listener who has everything up to `offset` has already."""
-        return Burst([frame for frame in self.frames if not 0 < frame.offset <= offset])
+        return Burst(
+            [
+                frame
+                for frame in self.frames
+                if not 0 < frame.offset <= offset or frame.epoch != epoch
+            ]
+        )
 
 
 def _explain(error: Exception, data: str | bytes) -> Refused:
@@ -157,9 +179,9 @@ def _explain(error: Exception, data: str | bytes) -> Refused:
         return Refused("bad_message", "nested too deeply")
 
     message = str(error)
-    found = _PATH.search(message) or _UNKNOWN.match(message)
+    found = _PATH.search(message[-_TAIL:]) or _UNKNOWN.match(message[:_TAIL])
     field = found["field"][:64] if found else ""
-    if "regex" in message:
+    if message.startswith("Expected `str` matching regex"):
         refusal = Refused("bad_room", _ROOM, field)
     else:
         refusal = Refused("bad_message", message[:200], field)

@@ -86,9 +86,12 @@ async def converse(stream: Upstream, pieces: Iterable[AudioFrame]) -> list[Recog
 
         await stream.end()
 
+    found: list[Recognition] = []
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(feed)
-        return await collect(stream)
+        found = await collect(stream)
+
+    return found
 
 
 def assert_orderly(found: list[Recognition], seconds: float) -> None:

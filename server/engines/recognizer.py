@@ -261,7 +261,7 @@ class Recognizer:
 
     def _time(self, seconds: float) -> float:
         """Keep within the audio what reaches into the silence that ended it."""
-        return round(min(seconds, self.heard), 2)
+        return min(round(seconds, 2), self.heard)
 
     def _recognition(
         self, utterance: Utterance, words: tuple[Word, ...], final: bool

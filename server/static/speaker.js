@@ -4,8 +4,9 @@ import { loudness, openMicrophone } from "./microphone.js";
 
 const FRAME_SECONDS = 0.04;
 const BYTES_PER_SECOND = 32000;
-const BUSY_RETRIES = 10; // the engine may still hold the session that our lost connection had
-const BUSY_WAIT_MS = 1000;
+const PASSING = new Set(["engine_busy", "draining"]); // refusals that a session of ours outlives
+const RETRIES = 10; // the engine may still hold the session that our lost connection had
+const AGAIN_MS = 1000;
 const FINISH_MS = 15000; // longer than an engine may take to return what is left
 const QUIET = 0.05; // loudness of a microphone that is muted or unplugged
 const QUIET_FRAMES = 100;
@@ -30,7 +31,7 @@ export class Speaker {
   /** Open a microphone and a session. */
   async start(device, name) {
     this.name = name;
-    this.busy = 0;
+    this.retries = 0;
     this.become("opening");
     if (!(await this.open(device))) return;
     this.become("waiting");
@@ -73,12 +74,7 @@ export class Speaker {
   refused(event) {
     if (event.id === undefined || event.id !== this.startId) return false;
     this.startId = undefined;
-    if (event.code === "engine_busy" && this.state === "speaking" && this.busy > 0) {
-      this.busy -= 1;
-      this.become("waiting");
-      this.retry = setTimeout(() => this.begin(), BUSY_WAIT_MS);
-      return true;
-    }
+    if (PASSING.has(event.code) && this.state === "speaking" && this.again()) return true;
     this.release();
     this.become("idle");
     const title = event.code === "engine_busy" ? "The speech engine is busy" : "Speaking was refused";
@@ -89,13 +85,9 @@ export class Speaker {
   /** The server tells of our session. */
   speech(event) {
     this.on.engine(event);
-    if (event.state === "ready") this.busy = BUSY_RETRIES;
-    if (event.state === "ended" && this.state === "speaking") {
-      this.release();
-      this.become("idle");
-      this.on.error({ title: "The speech session ended",
-        message: "The server ended it. Press Speak to begin another one." });
-    }
+    if (event.state === "ready") this.retries = RETRIES;
+    if (event.state !== "ended" || this.state !== "speaking" || this.again()) return; // it drains, say
+    this.failed({ title: "The speech session ended", message: "Press Speak to begin another one." });
   }
 
   /** The server tells what the engine did not get. */
@@ -125,6 +117,15 @@ export class Speaker {
     if (!id) return; // linkChanged begins once there is a connection
     this.startId = id;
     this.become("speaking");
+  }
+
+  /** Begin another session in a moment; false when that has been tried often enough. */
+  again() {
+    if (this.retries === 0) return false;
+    this.retries -= 1;
+    this.become("waiting");
+    this.retry = setTimeout(() => this.begin(), AGAIN_MS);
+    return true;
   }
 
   unplugged() {

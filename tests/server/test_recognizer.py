@@ -174,9 +174,9 @@ def test_a_shown_partial_that_was_noise_is_cleared_by_an_empty_final() -> None:
 
 def test_endless_speech_is_cut_and_goes_on_in_the_next_segment() -> None:
     phrase = NUMBERS[round(0.36 * 16_000) * 2 : round(3.2 * 16_000) * 2]
-    found = recognize(phrase * 8)
-    assert_orderly(found, len(phrase * 8) / 32_000)
+    found = recognize(phrase * 6)
+    assert_orderly(found, len(phrase * 6) / 32_000)
     first, second = [each for each in found if each.final]
     assert 15 <= first.end - first.start <= CUT
     assert second.start == first.end
-    assert f"{first.text} {second.text}".count("ninety two") >= 7
+    assert f"{first.text} {second.text}".count("ninety two") >= 5
