@@ -136,6 +136,10 @@ class ConnectionManager:
             await self._close_all(RESTART.because("this node is restarting"), window)
             await self._until(lambda: not self.actors)
 
+        self.cut()
+
+    def cut(self) -> None:
+        """Cut every connection that is left."""
         for actor in list(self.actors):
             actor.transport.abort()
 
@@ -204,7 +208,7 @@ class ConnectionManager:
             finally:
                 del self.upkeep.speaking[session]
                 self.audio_seconds[session.engine.name] += session.seconds
-                self._change()
+                self._changed.set()
 
         self._spawn(carried)
 
@@ -229,7 +233,7 @@ class ConnectionManager:
         self.upkeep.leaving.discard(actor)
         self.backlogged.discard(actor)
         self.observer.disconnected(actor.kind, close, self.clock.monotonic() - actor.began)
-        self._change()
+        self._changed.set()
 
     def new_id(self) -> str:
         """Make an identifier of 12 characters that nobody can guess."""
@@ -262,9 +266,6 @@ class ConnectionManager:
         while not done():
             self._changed = anyio.Event()
             await self._changed.wait()
-
-    def _change(self) -> None:
-        self._changed.set()
 
     def _count_channels(self) -> dict[str, ChannelStatistics]:
         waiting = [actor.egress.statistics() for actor in self.backlogged]

@@ -67,7 +67,7 @@ class Microphone:
         self._holder, self._studio = holder, studio
         self.session: SpeechSession | None = None
         self._early: list[bytes] = []
-        self._overflowed = False
+        self._overflowed = self._stopped = False
         self._stop_id: CommandId | None = None
 
     async def start(self, command: Start) -> None:
@@ -111,7 +111,7 @@ class Microphone:
         if self.session is None or self.session.ending:
             raise Refused("not_started", "there is no speech session to stop")
 
-        self._stop_id = command.id
+        self._stopped, self._stop_id = True, command.id
         self.session.end()
 
     def abandon(self, within: float) -> None:
@@ -148,10 +148,10 @@ class Microphone:
         else:
             session.report("ended")
             self._acknowledge(self._stop_id)
-            if self._holder.kind == "speak":
+            if self._holder.kind == "speak" and self._stopped:
                 self._holder.close(NORMAL)
         finally:
-            self.session, self._stop_id = None, None
+            self.session, self._stopped, self._stop_id = None, False, None
 
     def _fail(self, error: Exception, start_id: CommandId | None) -> None:
         refusal = find(error, Refused)

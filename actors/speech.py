@@ -216,7 +216,8 @@ class SpeechSession:
                 else:
                     await self._outlet.publish_partial(self.subject.key, event)
         except anyio.EndOfStream:
-            return
+            if not self.ending:
+                raise UpstreamLost(f"the engine {self.engine.name} ended the stream") from None
 
     def _transcript(self, heard: Recognition) -> Transcript:
         subject = self.subject
@@ -267,10 +268,8 @@ class SpeechSession:
 
     def _observe(self, end: float) -> None:
         """Tell how long after the last sound of a final it was published."""
-        for reached, at in self._marks:
-            if reached >= end:
-                self._outlet.observer.latency("final", self._outlet.clock.monotonic() - at)
-                return
+        came = next((at for reached, at in self._marks if reached >= end), self.heard_at)
+        self._outlet.observer.latency("final", self._outlet.clock.monotonic() - came)
 
     def _seconds(self, position: int) -> float:
         return position / self.subject.audio.bytes_per_second

@@ -21,7 +21,7 @@ class ChannelStatistics(msgspec.Struct, frozen=True, kw_only=True):
     capacity: int = 0
     """Items that a single channel may hold."""
     dropped: int = 0
-    """Items lost because the channel was full (total)."""
+    """Items lost: the channel was full, or it ended before they were taken (total)."""
     conflated: int = 0
     """Items replaced by a newer one of the same segment (total)."""
     waited: int = 0
@@ -54,7 +54,7 @@ class NodeStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Connections by state (`connecting`, `connected`, `draining`) and kind (`speak`, `listen`,
     `connect`)."""
     rooms: int = 0
-    """Rooms that have a listener or a history."""
+    """Rooms that a connection of this node has joined."""
     subscriptions: int = 0
     """Memberships: a connection that joined three rooms counts three times."""
     history_events: int = 0

@@ -160,7 +160,7 @@ def _node(node: NodeStatistics) -> Iterator[Metric]:
     connections: Values = {key: node.connections.get(key, 0) for key in product(STATES, KINDS)}
     publishes: Values = {(kind,): node.publishes.get(kind, 0) for kind in PUBLISHES}
     yield _gauge("connections", "Connections open now.", connections, "state", "kind")
-    yield _gauge("rooms", "Rooms with a listener or a history.", {(): node.rooms})
+    yield _gauge("rooms", "Rooms joined by a connection of this node.", {(): node.rooms})
     yield _gauge("subscriptions", "Memberships of connections in rooms.", {(): node.subscriptions})
     yield _gauge("history_events", "Events kept for resume.", {(): node.history_events})
     yield _gauge("history_bytes", "Bytes of events kept for resume.", {(): node.history_bytes})
@@ -196,7 +196,7 @@ def _channels(channels: Mapping[str, ChannelStatistics]) -> Iterator[Metric]:
         "channel_capacity", "Items one channel may hold.", values(lambda c: c.capacity), "channel"
     )
     yield _counter(
-        "channel_dropped", "Items lost to a full channel.", values(lambda c: c.dropped), "channel"
+        "channel_dropped", "Items that nobody will take.", values(lambda c: c.dropped), "channel"
     )
     yield _counter(
         "channel_conflated", "Items replaced by newer.", values(lambda c: c.conflated), "channel"

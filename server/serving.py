@@ -39,16 +39,17 @@ class DrainingServer(uvicorn.Server):
         await super().startup()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain at the first signal; stop at once at the second, or before the start is done."""
-        if self._loop is None or not self.started or self._node.manager.draining:
+        """Drain at the first signal; cut the rest at the second, or stop before the start is done."""
+        if self._loop is None or not self.started:
             self.should_exit = True
-            self.force_exit = self._draining is not None
         else:
-            self._node.manager.draining = True
-            self._loop.call_soon_threadsafe(self._begin)
+            self._loop.call_soon_threadsafe(self._drain_or_cut)
 
-    def _begin(self) -> None:
-        self._draining = asyncio.ensure_future(self._drain())
+    def _drain_or_cut(self) -> None:
+        if self._draining is None:
+            self._draining = asyncio.ensure_future(self._drain())
+        else:
+            self._draining.cancel()
 
     async def _drain(self) -> None:
         drain = self._node.settings.drain
@@ -57,6 +58,7 @@ class DrainingServer(uvicorn.Server):
             await self._node.manager.drain(drain.window, drain.within)
             await asyncio.sleep(CLOSE_FRAMES)
         finally:
+            self._node.manager.cut()
             self.should_exit = True
 
 

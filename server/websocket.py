@@ -16,6 +16,8 @@ from server.transport import ABORT
 
 SEND_BUFFER = 128 * 1024
 """Bytes the kernel may hold for a peer; more would hide a slow one from its mailbox."""
+RECEIVE_BUFFER = 128 * 1024
+"""Bytes of a speaker that the kernel may hold: 4 s of 16 kHz audio while an engine is busy."""
 HIGH_WATER = 32 * 1024
 """Bytes the loop may hold for a peer before its writer waits."""
 ABORT_AFTER = 2.0
@@ -32,6 +34,7 @@ class HardenedWebSocket(WebSocketsSansIOProtocol):
         sock = self.transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
 
     def data_received(self, data: bytes) -> None:
         """Answer an upgrade that cannot be parsed, instead of leaving it open."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+from typing import Any
 
 import sniffio
 import trio.testing
@@ -48,6 +49,14 @@ class AutojumpLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Return the virtual time in seconds."""
         return self.selector.now
+
+
+def virtual_time(backend: str) -> tuple[str, dict[str, Any]]:
+    """Return what anyio needs to run a test on this backend, with a clock of its own."""
+    if backend == "trio":
+        return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+
+    return "asyncio", {"loop_factory": AutojumpLoop, "debug": True}
 
 
 async def settle() -> None:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from itertools import cycle
+from typing import TypeVar
 
 import anyio
 import msgspec
 
 from actors.connection import ConnectionActor
 from actors.errors import Close, Refused, UpstreamLost
+from actors.limits import History
 from actors.log import Position, Recovery
-from actors.messages import AnyEvent, AudioFrame, AudioSpec, Recognition, RoomEvent
+from actors.messages import AnyEvent, AudioFrame, AudioSpec, Recognition, RoomEvent, Word
+from actors.ports import Clock
 from actors.wire import Burst, Codec, Frame
 from server.backplanes.memory import MemoryBackplane
 
+Kind = TypeVar("Kind")
 events: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
+packed_events: msgspec.msgpack.Decoder[AnyEvent] = msgspec.msgpack.Decoder(AnyEvent)
 
 
 class FakeClock:
@@ -119,7 +125,7 @@ class FakeTransport:
         """Let the far end disappear without a word."""
         self._gone(1006)
 
-    def of(self, kind: type[AnyEvent]) -> list[AnyEvent]:
+    def of(self, kind: type[Kind]) -> list[Kind]:
         """Return what the far end got of one kind."""
         return [event for event in self.got if isinstance(event, kind)]
 
@@ -141,18 +147,19 @@ class FakeTransport:
         if self.codec == "json":
             return events.decode(frame.json)
 
-        return msgspec.msgpack.decode(frame.msgpack, type=AnyEvent)
+        return packed_events.decode(frame.msgpack)
 
 
 class FakeUpstream:
     """A stream to an engine that does what the test says."""
 
-    def __init__(self, bytes_per_second: int) -> None:
+    def __init__(self, bytes_per_second: int, obliging: bool = False) -> None:
+        """Wait for the test to speak; an `obliging` stream ends with a final of its own."""
         self.heard = 0.0
         self.frames: list[AudioFrame] = []
         self.ended = False
         self.left = False
-        self._rate = bytes_per_second
+        self._rate, self._obliging = bytes_per_second, obliging
         self._tx, self._rx = anyio.create_memory_object_stream[Recognition | UpstreamLost](1000)
         self._gate = anyio.Event()
         self._gate.set()
@@ -171,6 +178,12 @@ class FakeUpstream:
     async def end(self) -> None:
         """Note the end; `finish` says when the last words are out."""
         await self._gate.wait()
+        if self._obliging and not self.ended:
+            if self.heard:
+                self.transcribe("speech")
+
+            self.finish()
+
         self.ended = True
 
     async def receive(self) -> Recognition:
@@ -185,7 +198,8 @@ class FakeUpstream:
         """Recognize a final, or a partial with `final=False`."""
         final = bool(more.get("final", True))
         start, end = more.get("start", 0.0), more.get("end", self.heard)
-        self._tx.send_nowait(Recognition(segment, revision, final, text, start, end))
+        words = (Word(text, start, end, 1.0),)
+        self._tx.send_nowait(Recognition(segment, revision, final, text, start, end, words))
 
     def finish(self) -> None:
         """Say that nothing more comes."""
@@ -217,6 +231,8 @@ class FakeEngine:
         self.name, self.max_streams, self.restarts = name, max_streams, 0
         self.streams: list[FakeUpstream] = []
         self.slow_to_open = 0.0
+        self.obliging = False
+        """Whether streams end with a final of their own, instead of waiting for the test."""
         self.broken: Exception | None = None
 
     def check(self, spec: AudioSpec) -> None:
@@ -234,7 +250,7 @@ class FakeEngine:
         if sum(not stream.left for stream in self.streams) >= self.max_streams:
             raise Refused("engine_busy", "no stream is free", setting="engines.fake.max_streams")
 
-        stream = FakeUpstream(spec.bytes_per_second)
+        stream = FakeUpstream(spec.bytes_per_second, self.obliging)
         self.streams.append(stream)
         try:
             yield stream
@@ -245,37 +261,76 @@ class FakeEngine:
 class DistantBackplane(MemoryBackplane):
     """A backplane across a network: every call takes a moment, and events arrive later."""
 
-    def __init__(self, *args: object, delay: Callable[[], float]) -> None:
-        super().__init__(*args)  # type: ignore[arg-type]
-        self._delay = delay
-        self._tx, self._rx = anyio.create_memory_object_stream[tuple[str, Frame]](math.inf)
+    def __init__(
+        self, limits: History, max_rooms: int, clock: Clock, delays: Iterable[float]
+    ) -> None:
+        """Take the seconds of each step from `delays`, over and over."""
+        super().__init__(limits, max_rooms, clock)
+        self._delays = cycle(delays)
 
     async def publish(self, key: str, event: RoomEvent) -> Position:
         """Publish after a moment."""
-        await anyio.sleep(self._delay())
+        await self._travel()
         return await super().publish(key, event)
 
+    async def relay(self, key: str, event: RoomEvent) -> None:
+        """Relay after a moment."""
+        await self._travel()
+        await super().relay(key, event)
+
     async def subscribe(self, key: str) -> None:
-        """Subscribe after a moment."""
-        await anyio.sleep(self._delay())
+        """Subscribe after a moment, and hear of it another moment later."""
+        await self._travel()
         await super().subscribe(key)
+        await self._travel()
 
     async def unsubscribe(self, key: str) -> None:
         """Unsubscribe after a moment."""
-        await anyio.sleep(self._delay())
+        await self._travel()
         await super().unsubscribe(key)
 
     async def recover(self, key: str, since: Position | None, newest: int) -> Recovery:
         """Recover, and let the answer take a moment to arrive."""
-        await anyio.sleep(self._delay())
+        await self._travel()
         recovery = await super().recover(key, since, newest)
-        await anyio.sleep(self._delay())
+        await self._travel()
         return recovery
 
     async def run(self, deliver: Callable[[str, Frame], None], ready: Callable[[], None]) -> None:
         """Deliver in order, each event a moment later."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(super().run, lambda *item: self._tx.send_nowait(item), ready)
-            async for key, frame in self._rx:
-                await anyio.sleep(self._delay())
+        tx, rx = anyio.create_memory_object_stream[tuple[str, Frame]](math.inf)
+        async with tx, rx, anyio.create_task_group() as tasks:
+            tasks.start_soon(super().run, lambda *item: tx.send_nowait(item), ready)
+            async for key, frame in rx:
+                await self._travel()
                 deliver(key, frame)
+
+    async def _travel(self) -> None:
+        await anyio.sleep(next(self._delays))
+
+
+class FrailBackplane(MemoryBackplane):
+    """A backplane that can stop answering, or answer with a failure."""
+
+    def __init__(self, limits: History, max_rooms: int, clock: Clock) -> None:
+        super().__init__(limits, max_rooms, clock)
+        self.failure: Exception | None = None
+        """What every publish raises."""
+        self._answers = anyio.Event()
+        self._answers.set()
+
+    def freeze(self) -> None:
+        """Answer no publish."""
+        self._answers = anyio.Event()
+
+    def thaw(self) -> None:
+        """Answer again."""
+        self._answers.set()
+
+    async def publish(self, key: str, event: RoomEvent) -> Position:
+        """Publish, if the mood allows."""
+        await self._answers.wait()
+        if self.failure is not None:
+            raise self.failure
+
+        return await super().publish(key, event)

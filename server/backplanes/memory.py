@@ -48,7 +48,7 @@ class MemoryBackplane:
         now = self._clock.monotonic()
         held, size = len(log), log.bytes
         log.append(frame, now)
-        self._count(log, held, size)
+        self._count(key, held, size)
         if key not in self._wanted:
             self._idle[key] = now
             self._idle.move_to_end(key)
@@ -78,7 +78,7 @@ class MemoryBackplane:
         log = self._log(key)
         held, size = len(log), log.bytes
         log.expire(self._clock.monotonic())
-        self._count(log, held, size)
+        self._count(key, held, size)
         return log.newest(newest) if since is None else log.since(since)
 
     async def rooms(self, tenant: str) -> list[str]:
@@ -121,17 +121,21 @@ class MemoryBackplane:
 
     def _forget(self, key: str) -> None:
         log = self._logs.pop(key)
-        self.events -= len(log)
-        self.bytes -= log.bytes
+        if "/" in key:
+            self.events -= len(log)
+            self.bytes -= log.bytes
+
         tenant = key.partition("/")[0]
         rooms = self._by_tenant[tenant]
         rooms.discard(key)
         if not rooms:
             del self._by_tenant[tenant]
 
-    def _count(self, log: RoomLog, held: int, size: int) -> None:
-        self.events += len(log) - held
-        self.bytes += log.bytes - size
+    def _count(self, key: str, held: int, size: int) -> None:
+        """Note how a tenant's room has grown; what the node says to itself is not history."""
+        if "/" in key:
+            self.events += len(self._logs[key]) - held
+            self.bytes += self._logs[key].bytes - size
 
     def _hand_over(self, key: str, frame: Frame) -> None:
         if self._deliver is not None and key in self._wanted:

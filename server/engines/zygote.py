@@ -124,7 +124,11 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # a collection would write to every object's page and so unshare it
     with socket.socket(fileno=int(sys.argv[1])) as control:
-        control.sendall(READY)
+        try:
+            control.sendall(READY)
+        except BrokenPipeError:
+            return  # the server has gone while the model was loaded
+
         while (request := _request(control)) is not None:
             session, spec = request
             with session:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
+import msgspec
 
 from actors.connection import ConnectionActor
 from actors.limits import Limits
 from actors.manager import ConnectionManager
+from actors.messages import Message
 from actors.microphone import Kind, Principal
 from actors.ports import Backplane
-from actors.wire import Codec
+from actors.wire import Codec, Frame
 from server.backplanes.memory import MemoryBackplane
 from tests.autojump import settle
-from tests.fakes import FakeClock, FakeEngine, FakeObserver, FakeTransport
+from tests.fakes import FakeClock, FakeEngine, FakeObserver, FakeTransport, FakeUpstream
+
+SECOND = 32_000
+"""Bytes of one second of audio at the rate that `start` has by default."""
 
 
 class Node:
@@ -37,16 +43,43 @@ class Node:
         transport.actor = actor
         return actor, transport
 
-    async def join(self, room: str, **options: str) -> tuple[ConnectionActor, FakeTransport]:
+    async def join(
+        self, room: str, tenant: str = "dev", **options: Any
+    ) -> tuple[ConnectionActor, FakeTransport]:
         """Open a connection that has joined a room."""
-        actor, transport = self.connect()
-        extra = "".join(f',"{name}":{value}' for name, value in options.items())
-        await actor.receive(f'{{"type":"join","id":"j","room":"{room}"{extra}}}')
+        actor, transport = self.connect(tenant=tenant)
+        await order(actor, "join", id="j", room=room, **options)
         return actor, transport
+
+    async def speak(
+        self, room: str = "a", kind: Kind = "connect", **options: Any
+    ) -> tuple[ConnectionActor, FakeTransport, FakeUpstream]:
+        """Open a connection that has started a speech session, and the engine's side of it."""
+        actor, transport = self.connect(kind)
+        await order(actor, "start", id="s", room=room, **options)
+        await settle()
+        return actor, transport, self.engine.streams[-1]
 
     async def publish(self, room: str, data: object, tenant: str = "dev") -> None:
         """Publish from nowhere in particular."""
         await self.manager.send_message(Principal(tenant), room, data)
+
+
+async def order(actor: ConnectionActor, kind: str, **fields: Any) -> None:
+    """Send a command as a client would."""
+    await actor.receive(msgspec.json.encode({"type": kind, **fields}).decode())
+
+
+def data_of(transport: FakeTransport, room: str | None = None) -> list[object]:
+    """Return what was published to the far end, in the order of arrival."""
+    return [each.data for each in transport.of(Message) if room in (None, each.room)]
+
+
+def message(offset: int, data: object = None, epoch: str = "e") -> Frame:
+    """Make a frame of a room's history."""
+    return Frame(
+        Message(room="a", data=data, sender="", at=0.0, offset=offset or msgspec.UNSET, epoch=epoch)
+    )
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors.messages import Ack, Closing, Error, Gap, Hello, Joined, Message, Transcript
+from actors.messages import Message, Transcript
 from tests.actors.node import running
 from tests.autojump import settle
 
@@ -35,7 +35,10 @@ async def test_a_speaker_is_heard_in_the_room() -> None:
         stream.transcribe("hello there", revision=1)
         await settle()
         got = [event for event in ear.got if isinstance(event, Transcript)]
-        assert [(each.text, each.final) for each in got] == [("hello", False), ("hello there", True)]
+        assert [(each.text, each.final) for each in got] == [
+            ("hello", False),
+            ("hello there", True),
+        ]
         assert got[0].segment == got[1].segment
         assert got[1].offset == 1
         assert got[1].speaker.name == "Ann"
@@ -44,5 +47,10 @@ async def test_a_speaker_is_heard_in_the_room() -> None:
         stream.finish()
         await settle()
         assert [type(event).__name__ for event in mouth.got] == [
-            "Hello", "Ack", "Speech", "Speech", "Speech", "Ack",
+            "Hello",
+            "Ack",
+            "Speech",
+            "Speech",
+            "Speech",
+            "Ack",
         ]

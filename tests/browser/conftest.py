@@ -1,4 +1,4 @@
-"""A server of its own for each test; one Chromium with a recording as its microphone for all."""
+"""A server and a Chromium, with a recording as its microphone, for all tests that spare them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
-from tests.browser.node import ROOT, Cable, Node
+from tests.browser.node import ROOT, Cable, Node, running_node
 from tests.browser.watch import Watch
 
 RECORDING = Path("/usr/share/pocketsphinx/test/data/goforward.raw")
@@ -77,14 +77,23 @@ def mute_browser(playwright: Playwright) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
-    """Run a server."""
-    running = Node(tmp_path / "server.log")
-    try:
-        running.start()
+def one_recognizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the server that starts next recognize one speaker at a time."""
+    monkeypatch.setenv("ROOMCAST_ENGINES__EMBEDDED__MAX_STREAMS", "1")
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """Run a server for every test that has a room of its own."""
+    with running_node(tmp_path_factory.mktemp("node") / "server.log") as running:
         yield running
-    finally:
-        running.clear()
+
+
+@pytest.fixture
+def own_node(tmp_path: Path) -> Iterator[Node]:
+    """Run a server that this test may end."""
+    with running_node(tmp_path / "server.log") as running:
+        yield running
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 
@@ -78,6 +79,17 @@ class Node:
                 ws.send(json.dumps(command))
                 while (event := json.loads(ws.recv(ACK_WITHIN)))["type"] != "ack":
                     assert event["type"] != "error", event
+
+
+@contextmanager
+def running_node(log: Path) -> Iterator[Node]:
+    """Run a node until the end of the block."""
+    node = Node(log)
+    try:
+        node.start()
+        yield node
+    finally:
+        node.clear()
 
 
 class Cable:

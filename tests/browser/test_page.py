@@ -95,21 +95,21 @@ def test_what_one_page_speaks_another_reads_by_the_share_link(
 
 @pytest.mark.parametrize("end", [Node.kill, Node.stop], ids=["killed", "stopped"])
 def test_both_pages_come_back_after_a_server_that_was(
-    node: Node, page: Page, other_page: Page, watch: Watch, end: Callable[[Node], None]
+    own_node: Node, page: Page, other_page: Page, watch: Watch, end: Callable[[Node], None]
 ) -> None:
-    open_room(page, node.url, "phoenix")
-    open_room(other_page, node.url, "phoenix")
+    open_room(page, own_node.url, "phoenix")
+    open_room(other_page, own_node.url, "phoenix")
     speak(page, "Ada")
     expect_finals(other_page, 1)
 
     watch.outage = True
-    end(node)
+    end(own_node)
     for each in (page, other_page):
         expect(each.locator("body")).to_have_attribute("data-link", "reconnecting")
 
     expect(page.locator("body")).to_have_attribute("data-speech", "waiting")
     expect(page.locator("#dropped")).not_to_have_attribute("data-frames", "0")
-    node.start()
+    own_node.start()
     for each in (page, other_page):
         expect_resumed(each, "gap")
 
@@ -213,6 +213,27 @@ def test_a_refused_microphone_says_what_to_do(
     expect(page.locator("body")).to_have_attribute("data-speech", "idle")
 
 
+@pytest.mark.usefixtures("one_recognizer")
+def test_a_busy_engine_is_told_and_can_be_tried_again(
+    own_node: Node, page: Page, other_page: Page
+) -> None:
+    open_room(page, own_node.url, "busy")
+    open_room(other_page, own_node.url, "busy")
+    speak(page, "Ada")
+    expect(page.locator("#engine")).to_have_text("embedded")
+
+    other_page.locator("#speak").tap()
+    expect(other_page.locator("#notice-title")).to_have_text("The speech engine is busy")
+    expect(other_page.locator("#notice-code")).to_contain_text("engine_busy")
+    expect(other_page.locator("body")).to_have_attribute("data-speech", "idle")
+
+    page.locator("#speak").press("Enter")
+    expect(page.locator("body")).to_have_attribute("data-speech", "idle", timeout=HEARD_WITHIN)
+    speak(other_page, "Grace")
+    expect(other_page.locator("#engine")).to_have_text("embedded")
+    expect(other_page.locator("#notice")).to_be_hidden()
+
+
 def test_a_page_without_tls_says_that_the_microphone_needs_it(node: Node, page: Page) -> None:
     page.goto(f"http://plain.test:{node.port}/?room=insecure")
 
@@ -246,7 +267,7 @@ def test_the_page_fits_its_window(
         viewport=size, color_scheme="dark" if scheme == "dark" else "light"
     )
     page = watch.over(context.new_page())
-    open_room(page, node.url, "a-room-with-a-name-that-is-too-long-for-a-phone")
+    open_room(page, node.url, f"a-name-that-is-too-long-for-a-{width}-{scheme}")
     speak(page, "Ada Lovelace")
     expect_finals(page, 1)
     ARTIFACTS.mkdir(exist_ok=True)

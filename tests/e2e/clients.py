@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import msgspec
+import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
@@ -74,12 +75,12 @@ class Client:
 
     async def closed(self) -> tuple[int, str]:
         """Read to the end and return the close code and reason."""
-        try:
-            while True:
-                await self.receive()
-        except ConnectionClosed as closed:
-            assert closed.rcvd is not None, "the server cut the connection without a close frame"
-            return closed.rcvd.code, closed.rcvd.reason
+        with pytest.raises(ConnectionClosed) as closed:
+            await self.until("nothing more")
+
+        frame = closed.value.rcvd
+        assert frame is not None, "the server cut the connection without a close frame"
+        return frame.code, frame.reason
 
 
 @asynccontextmanager

@@ -52,7 +52,9 @@ async def test_each_listener_sees_exactly_its_rooms_finals_in_order(server: Serv
                 assert texts == ([f"echo {n}" for n in range(1, 8)] if spoken else [])
 
             speakers_of = {event["room"]: event["speaker"]["name"] for event in finals}
-            assert speakers_of == {r: n for r, n in {"r1": "Ann", "r2": "Bob"}.items() if r in rooms}
+            assert speakers_of == {
+                r: n for r, n in {"r1": "Ann", "r2": "Bob"}.items() if r in rooms
+            }
 
 
 async def test_offsets_are_contiguous_and_partials_have_none(server: Server) -> None:
@@ -116,7 +118,7 @@ async def test_messagepack_says_the_same_as_json(server: Server) -> None:
         ack = await speaker.ask(type="publish", id=1, room="codec", data=data)
         assert (ack["type"], ack["offset"]) == ("ack", 1)
         await speaker.ask(type="start", id=2, room="codec", engine="echo")
-        await speaker.socket.send(b"\xc5\x7d\x00" + SECOND)    # a MessagePack bin of 32,000 bytes
+        await speaker.socket.send(b"\xc5\x7d\x00" + SECOND)  # a MessagePack bin of 32,000 bytes
         await speaker.ask(type="stop", id=3)
         for listener in (packed, plain):
             message = await listener.until("message")
@@ -140,13 +142,13 @@ async def test_what_is_published_over_http_and_socket_reaches_listeners_unchange
         await listener.until("joined")
         for value in values:
             await sender.ask(type="publish", id=1, room="same", data=value)
-            answer = await http.post(
-                f"{server.http}/v1/rooms/same/messages", json={"data": value}
-            )
+            answer = await http.post(f"{server.http}/v1/rooms/same/messages", json={"data": value})
             assert answer.status_code == 200
 
         got = await listener.messages(2 * len(values))
-        assert [event["data"] for event in got] == [each for value in values for each in (value,) * 2]
+        assert [event["data"] for event in got] == [
+            each for value in values for each in (value,) * 2
+        ]
 
 
 async def test_a_broadcast_reaches_every_room_of_the_tenant(server: Server) -> None:

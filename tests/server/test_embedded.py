@@ -157,7 +157,7 @@ async def test_a_killed_zygote_is_replaced_and_open_streams_do_not_notice() -> N
 
 
 async def test_a_stuck_zygote_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "BORN_WITHIN", 1.0)
+    monkeypatch.setattr(embedded, "BORN_WITHIN", 2.0)
     engine = EmbeddedEngine()
     async with running(engine) as first:
         first.suspend()
