@@ -30,6 +30,7 @@ class AudioChannel:
     ) -> None:
         self._drops, self._tally = policy == "drop_oldest", tally
         self._tx, self._rx = anyio.create_memory_object_stream[AudioFrame](capacity)
+        self._sending = self._ended = False
 
     @property
     def depth(self) -> int:
@@ -44,9 +45,34 @@ class AudioChannel:
     async def send(self, frame: AudioFrame) -> None:
         """Queue a frame: when full, wait (`block`) or let the oldest go (`drop_oldest`).
 
-        Raises ClosedResourceError after `end`, BrokenResourceError after `close`.
+        A frame that waits when `end` is called is still taken. Raises ClosedResourceError after
+        `end`, that or BrokenResourceError after `close`.
         """
-        await anyio.lowlevel.checkpoint()
+        self._sending = True
+        try:
+            await anyio.lowlevel.checkpoint()
+            await self._send(frame)
+        finally:
+            self._sending = False
+            if self._ended:
+                self._tx.close()
+
+    async def receive(self) -> AudioFrame:
+        """Wait for the oldest frame. Raises anyio.EndOfStream when all is read after `end`."""
+        return await self._rx.receive()
+
+    def end(self) -> None:
+        """Take no more; the reader gets what is left, then the end. Idempotent."""
+        self._ended = True
+        if not self._sending:
+            self._tx.close()
+
+    def close(self) -> None:
+        """Throw away what is left, and wake a waiting writer. Idempotent."""
+        self._tx.close()
+        self._rx.close()
+
+    async def _send(self, frame: AudioFrame) -> None:
         try:
             self.send_nowait(frame)
         except anyio.WouldBlock:
@@ -57,16 +83,3 @@ class AudioChannel:
             else:
                 self._tally.waited += 1
                 await self._tx.send(frame)
-
-    async def receive(self) -> AudioFrame:
-        """Wait for the oldest frame. Raises anyio.EndOfStream when all is read after `end`."""
-        return await self._rx.receive()
-
-    def end(self) -> None:
-        """Take no more; the reader gets what is left, then the end. Idempotent."""
-        self._tx.close()
-
-    def close(self) -> None:
-        """Throw away what is left, and wake a waiting writer. Idempotent."""
-        self._tx.close()
-        self._rx.close()

@@ -45,15 +45,7 @@ class Membership:
         """Add a connection to a room and send it what it missed. Raises Refused."""
         rooms, limits = self._fanout.rooms, self._limits
         key = actor.principal.key(command.room)
-        since = None if command.since is None else parse_position(command.since)
-        if command.history > limits.history.replay:
-            raise Refused(
-                "limit_exceeded",
-                f"history is at most {limits.history.replay}",
-                "history",
-                "limits.history.replay",
-            )
-
+        since = self.check(command)
         if actor in rooms.members(key):
             raise Refused("already_joined", f"{command.room} is joined already", "room")
 
@@ -67,6 +59,16 @@ class Membership:
 
         async with self._gate(key):
             await self._enter(actor, key, command, since)
+
+    def check(self, command: Join) -> Position | None:
+        """Return where the command wants to resume. Raises Refused for what can never be given."""
+        most = self._limits.history.replay
+        if command.history > most:
+            raise Refused(
+                "limit_exceeded", f"history is at most {most}", "history", "limits.history.replay"
+            )
+
+        return None if command.since is None else parse_position(command.since)
 
     async def leave(self, actor: ConnectionActor, key: str) -> None:
         """Take a connection out of a room. Raises Refused("not_joined")."""

@@ -67,11 +67,14 @@ class Microphone:
         self._holder, self._studio = holder, studio
         self.session: SpeechSession | None = None
         self._early: list[bytes] = []
-        self._overflowed = self._stopped = False
+        self._refused = self._stopped = self._used = False
         self._stop_id: CommandId | None = None
 
     async def start(self, command: Start) -> None:
-        """Begin a session. Raises Refused; a refusal by the engine itself is told as an event."""
+        """Begin a session; the ack, or the engine's refusal, comes when the engine has answered.
+
+        Raises Refused.
+        """
         if self.session is not None:
             raise Refused(
                 "already_started", "this connection has a speech session; send stop first"
@@ -90,9 +93,8 @@ class Microphone:
             audio=audio,
         )
         session = self.session = SpeechSession(subject, engine, studio, holder.tell)
-        self._acknowledge(command.id)
         studio.carry(session, lambda: self._run(session, command.id), holder.close)
-        early, self._early, self._overflowed = self._early, [], False
+        early, self._early, self._refused, self._used = self._early, [], False, True
         for data in early:
             await session.hear(data)
 
@@ -121,28 +123,33 @@ class Microphone:
             self.session.abandon(within)
 
     def _hold(self, data: bytes) -> None:
-        """Keep audio that came before `start`, within the bound of ingress; refuse more once."""
-        if not self._early:
-            self._holder.tell(Speech(state="waiting"))
+        """Keep audio that came before the first `start`, within the bound of ingress.
 
-        limit = self._studio.limits.ingress.frames
+        What comes between two sessions was meant for the one before and is dropped; both drops
+        are refused once.
+        """
+        limit = 0 if self._used else self._studio.limits.ingress.frames
         if len(self._early) < limit:
+            if not self._early:
+                self._holder.tell(Speech(state="waiting"))
+
             self._early.append(data)
             return
 
         self._studio.ingress.dropped += 1
-        if not self._overflowed:
-            self._overflowed = True
+        if not self._refused:
+            self._refused = True
+            held = f"{limit} frames wait for a start command" if limit else "no session has started"
             raise Refused(
                 "audio_before_start",
-                f"{limit} frames wait for a start command; what follows is dropped",
-                setting="limits.ingress.frames",
+                f"{held}; further audio is dropped",
+                setting="limits.ingress.frames" if limit else "",
             )
 
     async def _run(self, session: SpeechSession, start_id: CommandId | None) -> None:
         """Carry the session to its end, in a task of the node."""
         try:
-            await session.run()
+            await session.run(lambda: self._acknowledge(start_id))
         except Exception as error:
             self._fail(error, start_id)
         else:
@@ -165,6 +172,10 @@ class Microphone:
 
         refusal.id = start_id
         self._holder.refuse(refusal)
+        if self._stop_id is not None:
+            refusal.id = self._stop_id
+            self._holder.refuse(refusal)
+
         if self._holder.kind == "speak":
             self._holder.close(OVERLOAD.because(str(refusal)))
 

@@ -90,7 +90,8 @@ class SpeechSession:
         self._stream: Upstream | None = None
         self._scope = anyio.CancelScope()
         self._marks: deque[tuple[float, float]] = deque(maxlen=MARKS)
-        self._holes: deque[tuple[float, float]] = deque(maxlen=HOLES)
+        self._holes: deque[tuple[int, int]] = deque(maxlen=HOLES)
+        """Byte of the engine's audio at which a hole begins, and all bytes missing up to it."""
 
     @property
     def seconds(self) -> float:
@@ -149,8 +150,8 @@ class SpeechSession:
             )
         )
 
-    async def run(self) -> None:
-        """Carry the session to its end.
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Carry the session to its end; call `ready` when the engine has accepted it.
 
         Raises Refused, UpstreamLost, or a bug, alone or in a group.
         """
@@ -160,6 +161,7 @@ class SpeechSession:
         try:
             with self._scope:
                 async with self.engine.open(self.subject.audio) as stream:
+                    ready()
                     await self._converse(stream)
         finally:
             self.ending = True
@@ -220,15 +222,15 @@ class SpeechSession:
                 raise UpstreamLost(f"the engine {self.engine.name} ended the stream") from None
 
     def _transcript(self, heard: Recognition) -> Transcript:
-        subject = self.subject
+        subject, start = self.subject, self._shift(heard.start)
         return Transcript(
             room=subject.room,
             segment=f"{subject.session}.{heard.segment}",
             revision=heard.revision,
             final=heard.final,
             text=heard.text,
-            start=self._shift(heard.start),
-            end=self._shift(heard.end),
+            start=start,
+            end=max(start, self._shift(heard.end, ends=True)),
             words=tuple(self._shift_word(word) for word in heard.words),
             speaker=subject.speaker,
             language=subject.audio.language,
@@ -236,9 +238,8 @@ class SpeechSession:
         )
 
     def _tell_hole(self, position: int) -> None:
-        missing = self._seconds(position - self._fed)
-        already = self._holes[-1][1] if self._holes else 0.0
-        self._holes.append((self._seconds(self._fed) - already, already + missing))
+        already = self._holes[-1][1] if self._holes else 0
+        self._holes.append((self._fed - already, already + position - self._fed))
         self._tell(
             Gap(
                 room=self.subject.room,
@@ -249,22 +250,27 @@ class SpeechSession:
             )
         )
 
-    def _shift(self, seconds: float) -> float:
-        """Turn the engine's time, which knows of no holes, into the time of the session's audio."""
-        missing = 0.0
+    def _shift(self, seconds: float, ends: bool = False) -> float:
+        """Turn the engine's time, which knows of no holes, into the time of the session's audio.
+
+        What `ends` where a hole begins ends before it; what starts there starts after it.
+        """
+        byte = round(seconds * self.subject.audio.bytes_per_second)
+        missing = 0
         for begins, total in self._holes:
-            if begins > seconds:
+            if begins > byte or (ends and begins == byte):
                 break
 
             missing = total
 
-        return round(seconds + missing, 3)
+        return round(seconds + self._seconds(missing), 3)
 
     def _shift_word(self, word: Word) -> Word:
         if not self._holes:
             return word
 
-        return Word(word.text, self._shift(word.start), self._shift(word.end), word.confidence)
+        start, end = self._shift(word.start), self._shift(word.end, ends=True)
+        return Word(word.text, start, max(start, end), word.confidence)
 
     def _observe(self, end: float) -> None:
         """Tell how long after the last sound of a final it was published."""

@@ -122,3 +122,5 @@ def configure_logging() -> None:
     handler.setFormatter(plain if sys.stderr.isatty() else JsonFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("roomcast").setLevel(logging.INFO)
+    # It warns of each malformed request, so anyone could fill the log.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)

@@ -44,6 +44,14 @@ class HardenedWebSocket(WebSocketsSansIOProtocol):
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.transport.close()
 
+    def send_receive_event_to_app(self) -> None:
+        """End a connection that sends what is no text; the parent logs a traceback for each."""
+        if self.curr_msg_data_type == "text" and not is_text(self.frames):
+            self.conn.send_close(1007)
+            self.handle_parser_exception()
+        else:
+            super().send_receive_event_to_app()
+
     def keepalive_timeout(self) -> None:
         """Cut a peer that answers no ping; it would not read a close frame either."""
         super().keepalive_timeout()
@@ -60,3 +68,13 @@ class HardenedWebSocket(WebSocketsSansIOProtocol):
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
             self.handshake_complete = True
+
+
+def is_text(pieces: list[bytes]) -> bool:
+    """Say whether the fragments of a message are UTF-8 together."""
+    try:
+        b"".join(pieces).decode()
+    except UnicodeDecodeError:
+        return False
+
+    return True

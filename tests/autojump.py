@@ -33,7 +33,7 @@ class AutojumpSelector(selectors.DefaultSelector):
             return []
 
         if timeout is None:
-            return super().select(None)
+            raise RuntimeError("deadlock: every task waits, and no timer is set")
 
         self.now += max(0.0, timeout)
         return []

@@ -11,12 +11,21 @@ from typing import TypeVar
 import anyio
 import msgspec
 
+from actors.channel import ChannelTally
 from actors.connection import ConnectionActor
 from actors.errors import Close, Refused, UpstreamLost
-from actors.limits import History
+from actors.limits import History, Limits
 from actors.log import Position, Recovery
-from actors.messages import AnyEvent, AudioFrame, AudioSpec, Recognition, RoomEvent, Word
-from actors.ports import Clock
+from actors.messages import (
+    AnyEvent,
+    AudioFrame,
+    AudioSpec,
+    Recognition,
+    RoomEvent,
+    Transcript,
+    Word,
+)
+from actors.ports import Clock, Observer
 from actors.wire import Burst, Codec, Frame
 from server.backplanes.memory import MemoryBackplane
 
@@ -207,7 +216,8 @@ class FakeUpstream:
 
     def stall(self) -> None:
         """Take no audio."""
-        self._gate = anyio.Event()
+        if self._gate.is_set():
+            self._gate = anyio.Event()
 
     def resume(self) -> None:
         """Take audio again."""
@@ -321,7 +331,8 @@ class FrailBackplane(MemoryBackplane):
 
     def freeze(self) -> None:
         """Answer no publish."""
-        self._answers = anyio.Event()
+        if self._answers.is_set():
+            self._answers = anyio.Event()
 
     def thaw(self) -> None:
         """Answer again."""
@@ -334,3 +345,23 @@ class FrailBackplane(MemoryBackplane):
             raise self.failure
 
         return await super().publish(key, event)
+
+
+class FakeOutlet:
+    """The node as one speech session sees it."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.clock: Clock = FakeClock()
+        self.limits = limits
+        self.watch = FakeObserver()
+        self.observer: Observer = self.watch
+        self.ingress, self.upstream = ChannelTally(), ChannelTally()
+        self.published: list[tuple[str, Transcript]] = []
+
+    async def publish_final(self, key: str, event: Transcript) -> None:
+        """Keep a final."""
+        self.published.append((key, event))
+
+    async def publish_partial(self, key: str, event: Transcript) -> None:
+        """Keep a partial among the finals."""
+        self.published.append((key, event))

@@ -9,7 +9,6 @@ from fastapi import FastAPI
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from actors.errors import OVERLOAD, Refused
-from actors.log import parse_position
 from actors.messages import AnyCommand, AudioSpec, Join, Label, Start
 from actors.microphone import Kind
 from actors.wire import SUBPROTOCOLS
@@ -62,8 +61,7 @@ def add_sockets(app: FastAPI, node: Node) -> None:
         try:
             query = read_query(websocket, ListenQuery)
             join = Join(room=check_room(room), **msgspec.structs.asdict(query))
-            if join.since is not None:
-                parse_position(join.since)
+            node.manager.membership.check(join)
         except Refused as refused:
             await _deny(node, websocket, refused)
         else:

@@ -123,6 +123,7 @@ function showRoundTrip(ms) {
 }
 
 function showEngine({ engine, lag, state }) {
+  if (state === "waiting") return; // about audio between two sessions, not about ours
   setText("engine", state === "connecting" ? "Connecting" : engine ?? "–");
   setText("lag", state === "ended" ? "–" : `${(lag ?? 0).toFixed(1)} s`);
 }

@@ -16,6 +16,7 @@ settings.register_profile(
     derandomize=True,
     deadline=None,
     max_examples=60,
+    stateful_step_count=20,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 settings.register_profile(

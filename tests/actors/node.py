@@ -12,7 +12,7 @@ import msgspec
 from actors.connection import ConnectionActor
 from actors.limits import Limits
 from actors.manager import ConnectionManager
-from actors.messages import Message
+from actors.messages import Message, Transcript
 from actors.microphone import Kind, Principal
 from actors.ports import Backplane
 from actors.wire import Codec, Frame
@@ -80,6 +80,13 @@ def message(offset: int, data: object = None, epoch: str = "e") -> Frame:
     return Frame(
         Message(room="a", data=data, sender="", at=0.0, offset=offset or msgspec.UNSET, epoch=epoch)
     )
+
+
+def transcript(segment: str, final: bool, text: str = "", **position: int | str) -> Frame:
+    """Make a frame of a transcript."""
+    table = {"room": "a", "segment": segment, "revision": 0, "final": final, "text": text}
+    more = {"start": 0, "end": 0, "speaker": {"id": "", "name": ""}, "language": "en", "at": 0}
+    return Frame(msgspec.convert({**table, **more, **position}, Transcript))
 
 
 @asynccontextmanager

@@ -48,8 +48,8 @@ async def test_a_speaker_is_heard_in_the_room() -> None:
         await settle()
         assert [type(event).__name__ for event in mouth.got] == [
             "Hello",
-            "Ack",
             "Speech",
+            "Ack",
             "Speech",
             "Speech",
             "Ack",

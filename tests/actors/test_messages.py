@@ -51,15 +51,15 @@ def test_a_room_has_no_other_name(room: str) -> None:
         read({"type": "leave", "room": room})
 
 
-@pytest.mark.parametrize("id", ["", "x" * 64, 0, -(2**53), 2**53])
-def test_an_id_is_a_short_text_or_a_number_that_every_client_can_hold(id: int | str) -> None:
-    assert read({"type": "ping", "id": id}) == Ping(id=id)
+@pytest.mark.parametrize("value", ["", "x" * 64, 0, -(2**53), 2**53])
+def test_an_id_is_a_short_text_or_a_number_that_every_client_can_hold(value: int | str) -> None:
+    assert read({"type": "ping", "id": value}) == Ping(id=value)
 
 
-@pytest.mark.parametrize("id", ["x" * 65, 2**53 + 1, 1.5, True, [1]])
-def test_an_id_is_nothing_else(id: object) -> None:
+@pytest.mark.parametrize("value", ["x" * 65, 2**53 + 1, 1.5, True, [1]])
+def test_an_id_is_nothing_else(value: object) -> None:
     with pytest.raises(msgspec.ValidationError):
-        read({"type": "ping", "id": id})
+        read({"type": "ping", "id": value})
 
 
 @pytest.mark.parametrize("data", [None, 0, "x", [1, {"a": [None]}], {}])

@@ -35,7 +35,7 @@ from actors.messages import (
     Word,
 )
 from actors.wire import Burst, Codec, Frame, decode, encode_json, encode_msgpack, pack_frame
-from tests.actors.node import message
+from tests.actors.node import message, transcript
 
 text = st.text(max_size=20)
 label = st.text(max_size=64)
@@ -266,13 +266,6 @@ def test_a_burst_is_its_frames_end_to_end(batch: list[AnyEvent]) -> None:
     assert [from_msgpack.decode(frame.data) for frame in as_msgpack] == batch
     assert {frame.opcode for frame in as_json} <= {1}
     assert {frame.opcode for frame in as_msgpack} <= {2}
-
-
-def transcript(segment: str, final: bool, **position: int | str) -> Frame:
-    """Make a frame of a transcript."""
-    table = {"room": "a", "segment": segment, "revision": 0, "final": final, "text": ""}
-    more = {"start": 0, "end": 0, "speaker": {"id": "", "name": ""}, "language": "en", "at": 0}
-    return Frame(msgspec.convert({**table, **more, **position}, Transcript))
 
 
 def test_a_frame_knows_its_place_and_its_segment() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from actors.errors import Refused, UpstreamLost
 from actors.messages import AudioFrame, AudioSpec
-from server.engines import embedded
+from server.engines import embedded, zygote
 from server.engines.embedded import EmbeddedEngine, Stream
 from tests.engine_contract import (
     CARDS,
@@ -59,8 +59,8 @@ async def running(engine: EmbeddedEngine) -> AsyncIterator[psutil.Process]:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(engine.run)
         await engine.wait_ready()
-        (zygote,) = descendants() - before
-        yield zygote
+        (process,) = descendants() - before
+        yield process
         tasks.cancel_scope.cancel()
 
     assert descendants() == before
@@ -163,6 +163,32 @@ async def test_a_stuck_zygote_is_replaced(monkeypatch: pytest.MonkeyPatch) -> No
         first.suspend()
         assert await hears(engine) == SAID
         assert engine.restarts == 1
+
+
+async def test_a_zygote_that_does_not_start_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commands = iter([lambda _: ["false"], lambda _: ["false"], zygote.command])
+    monkeypatch.setattr(embedded, "command", lambda control: next(commands)(control))
+    monkeypatch.setattr(embedded, "HEALTHY", 0.0)
+    engine = EmbeddedEngine()
+    async with running(engine):
+        assert engine.restarts == 2
+
+
+async def test_an_engine_that_can_start_no_worker_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    ready_then_gone = "import os, sys; os.write(int(sys.argv[1]), b'\\x01')"
+    monkeypatch.setattr(
+        embedded, "command", lambda control: [sys.executable, "-c", ready_then_gone, str(control)]
+    )
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon((engine := EmbeddedEngine()).run)
+        with pytest.raises(UpstreamLost):
+            async with engine.open(SPEC):
+                pytest.fail("a stream without a worker")
+
+        assert engine.streams == 0
+        tasks.cancel_scope.cancel()
 
 
 async def test_signals_of_the_terminal_do_not_end_a_session() -> None:

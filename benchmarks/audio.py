@@ -1,0 +1,154 @@
+"""What audio costs: CPU of the server's process for each frame of 20 ms (640 bytes at 16 kHz).
+
+Measured: many speakers at the pace of real time into the echo engine, less what the same
+connections cost while they are silent; and one speaker as fast as the server reads, many frames in
+one write. Every byte sent must be counted by the server at the end. The cost includes the echo
+engine and publishing what it recognizes (5 transcripts a second of audio) to rooms that nobody
+listens to. Not measured: a real speech engine, delivery, other encodings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgspec
+import uvloop
+
+from benchmarks.frames import BINARY, pack
+from benchmarks.machine import Usage, measured, server
+from benchmarks.report import Report
+from benchmarks.sockets import Socket, hang_up, open_many
+from tests.servers import Server
+
+FRAME = bytes(640)
+PACE = 0.02
+"""Seconds of audio in a frame."""
+SLICES = 10
+"""Parts of the speakers that send one after the other within the pace."""
+AT_ONCE = 50
+"""Frames in one write of the fast speaker."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """How much to measure."""
+
+    speakers: int = 50
+    seconds: float = 6.0
+    """Seconds of each run at the pace of real time, and of the silence before."""
+    fast: float = 2.5
+    """Seconds of each run of the fast speaker."""
+    runs: int = 3
+
+
+QUICK = Plan(seconds=2.0, fast=1.0, runs=1)
+
+
+class Speaker(Socket):
+    """A connection that speaks, and knows how many bytes it said."""
+
+    def __init__(self, room: str) -> None:
+        super().__init__(f"/v1/rooms/{room}/speak?engine=echo")
+        self.sent = 0
+
+    def speak(self, times: int = 1) -> None:
+        """Send frames of audio in one write."""
+        self.transport.write(_MESSAGE * times)
+        self.sent += len(FRAME) * times
+
+    async def stop(self) -> list[str]:
+        """End the session; return what is wrong with the server's count of its bytes."""
+        self.send({"type": "stop", "id": 1})
+        ended = await self.event("speech", lambda event: event["state"] == "ended")
+        missing = self.sent - ended["received"]
+        return [f"{missing} bytes of audio lost"] if missing else []
+
+
+_MESSAGE = pack(BINARY, FRAME)
+
+
+def run(plan: Plan) -> Report:
+    """Measure both, each on a server of its own."""
+    report = Report("audio")
+    for measure in (_measure_real_time, _measure_fast):
+        with server() as subject:
+            uvloop.run(measure(subject, plan, report))
+
+    return report
+
+
+async def talk(speakers: list[Speaker], seconds: float) -> None:
+    """Send audio from all speakers at the pace of real time, spread evenly."""
+    began, slots = time.monotonic(), round(seconds / PACE * SLICES)
+    for slot in range(slots):
+        await asyncio.sleep(began + slot * PACE / SLICES - time.monotonic())
+        for speaker in speakers[slot % SLICES :: SLICES]:
+            speaker.speak()
+
+
+async def open_speakers(port: int, count: int) -> list[Speaker]:
+    """Open speakers, each in a room of its own."""
+    return await open_many(port, lambda number: Speaker(f"audio-{number}"), count, "speech")
+
+
+async def stop_all(speakers: list[Speaker], report: Report) -> None:
+    """End the sessions and check that nothing was lost."""
+    for speaker in speakers:
+        try:
+            report.check("audio", await speaker.stop())
+        except TimeoutError:
+            report.check("audio", ["a session did not end in time"])
+
+        report.check("audio", ["interrupted"] if speaker.trouble else [])
+
+    hang_up(speakers)
+
+
+async def _measure_real_time(subject: Server, plan: Plan, report: Report) -> None:
+    speakers = await open_speakers(subject.port, plan.speakers)
+    costs: list[float] = []
+    resting: list[Usage] = []
+    talking: list[Usage] = []
+    for _ in range(plan.runs):
+        before = sum(speaker.sent for speaker in speakers)
+        with measured(subject) as idle:
+            await asyncio.sleep(plan.seconds / 2)
+
+        with measured(subject) as usage:
+            await talk(speakers, plan.seconds)
+
+        frames = (sum(speaker.sent for speaker in speakers) - before) // len(FRAME)
+        costs.append((usage.server - idle.server / idle.wall * usage.wall) / frames * 1e6)
+        resting.append(idle)
+        talking.append(usage)
+
+    title = f"{plan.speakers} speakers in real time"
+    report.add(f"{title}, CPU per frame", "us", costs)
+    report.add_usage(title, talking)
+    idle_shares = [each.server_share for each in resting]
+    report.add(f"{plan.speakers} silent speakers, server", "% of a core", idle_shares)
+    await stop_all(speakers, report)
+
+
+async def _measure_fast(subject: Server, plan: Plan, report: Report) -> None:
+    usages: list[Usage] = []
+    frames: list[int] = []
+    for _ in range(plan.runs):
+        [speaker] = await open_speakers(subject.port, 1)
+        deadline = time.monotonic() + plan.fast
+        with measured(subject) as usage:
+            while time.monotonic() < deadline:
+                await speaker.drained()
+                speaker.speak(AT_ONCE)
+
+            await stop_all([speaker], report)
+
+        usages.append(usage)
+        frames.append(speaker.sent // len(FRAME))
+
+    runs = list(zip(frames, usages, strict=True))
+    report.add("1 fast speaker, frames", "/s", [sent / used.wall for sent, used in runs])
+    report.add(
+        "1 fast speaker, CPU per frame", "us", [used.server / sent * 1e6 for sent, used in runs]
+    )
+    report.add_usage("1 fast speaker", usages)

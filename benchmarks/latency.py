@@ -1,0 +1,136 @@
+"""From a recognition to the listener's socket, and from a publish to the last of many listeners.
+
+Measured, one at a time on a server that does nothing else: the time from just before the audio
+frame that completes a step of the echo engine is written by a speaker to the arrival of that
+transcript at a listener on another connection (client -> server -> engine -> room -> listener);
+beside it, as the floor, a message of the same size to `/v1/echo` and back. Then the time from just
+before a publish is written to its arrival at the last of the listeners. Not measured: the work of
+a real speech engine, load (see `fanout`), networks. A final is also stored; a partial is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgspec
+import uvloop
+
+from benchmarks.fanout import Publisher
+from benchmarks.frames import BINARY, pack
+from benchmarks.machine import measured, server
+from benchmarks.report import Report
+from benchmarks.sockets import Listener, Socket, Tally, hang_up, open_listeners, open_one
+from tests.servers import Server
+
+ROOM = "latency"
+FRAME = bytes(640)
+"""20 ms of audio at 16 kHz."""
+FRAMES_PER_STEP = 10
+"""The echo engine recognizes something each 200 ms."""
+STEPS_PER_FINAL = 5
+PAUSE = 0.005
+"""Seconds of rest before each stamped frame: the server sleeps when it comes."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """How much to measure."""
+
+    steps: int = 500
+    """Transcripts, and echoes, of each run."""
+    listeners: int = 1000
+    publishes: int = 40
+    """Publishes of each run."""
+    rate: float = 10.0
+    """Publishes a second."""
+    runs: int = 3
+
+
+QUICK = Plan(steps=150, publishes=15, runs=1)
+
+
+def run(plan: Plan) -> Report:
+    """Measure both ways, each on a server of its own."""
+    report = Report("latency")
+    for measure in (_measure_speech, _measure_publish):
+        with server() as subject:
+            uvloop.run(measure(subject, plan, report))
+
+    return report
+
+
+async def _measure_speech(subject: Server, plan: Plan, report: Report) -> None:
+    tally, path = Tally(), f"/v1/rooms/{ROOM}"
+    listener = await open_one(subject.port, lambda: Listener(f"{path}/listen", tally))
+    await listener.event("joined")
+    speaker = await open_one(subject.port, lambda: Socket(f"{path}/speak?engine=echo"))
+    await speaker.event("speech", lambda event: event["state"] == "ready")
+    echo = await open_one(subject.port, lambda: Socket("/v1/echo"))
+    floor: list[list[int]] = []
+    heard: list[list[int]] = []
+    try:
+        with measured(subject) as usage:
+            for _ in range(plan.runs):
+                floor.append([await _echo(echo) for _ in range(plan.steps)])
+                heard.append([await _speak_a_step(speaker, tally) for _ in range(plan.steps)])
+
+        report.add_disturbance("speech", [usage])
+    except TimeoutError:
+        report.check("speech", ["a transcript did not come in time"])
+
+    finals = [run[STEPS_PER_FINAL - 1 :: STEPS_PER_FINAL] for run in heard]
+    report.add_delays("audio to transcript at a listener", heard)
+    report.add_delays("of these, finals", finals)
+    report.add_delays("floor: echo of as many bytes", floor)
+    report.check("speech", tally.problems(tally.received // STEPS_PER_FINAL))
+    hang_up([listener, speaker, echo])
+
+
+async def _echo(socket: Socket) -> int:
+    """Send a frame to be sent back; return the nanoseconds that it took."""
+    await asyncio.sleep(PAUSE)
+    socket.latest.clear()
+    message, sent = pack(BINARY, FRAME), time.monotonic_ns()
+    socket.transport.write(message)
+    await socket.event("binary")
+    return socket.came_at - sent
+
+
+async def _speak_a_step(speaker: Socket, tally: Tally) -> int:
+    """Say what makes the engine recognize something; return the nanoseconds until it was heard."""
+    message, heard = pack(BINARY, FRAME), tally.received
+    speaker.transport.write(message * (FRAMES_PER_STEP - 1))
+    await asyncio.sleep(PAUSE)
+    sent = time.monotonic_ns()
+    speaker.transport.write(message)
+    await tally.reach(heard + 1)
+    return tally.came_at - sent
+
+
+async def _measure_publish(subject: Server, plan: Plan, report: Report) -> None:
+    tally = Tally()
+    await open_listeners(subject.port, ROOM, plan.listeners, tally)
+    publisher = await open_one(subject.port, lambda: Publisher(ROOM))
+    last: list[list[int]] = []
+    try:
+        with measured(subject) as usage:
+            for _ in range(plan.runs):
+                run = [await _publish(publisher, tally, plan.rate) for _ in range(plan.publishes)]
+                last.append(run)
+
+        report.add_disturbance("publish", [usage])
+    except TimeoutError:
+        report.check("publish", ["a message did not come in time"])
+
+    report.add_delays(f"publish to the last of {plan.listeners} listeners", last)
+    report.check("publish", tally.problems(publisher.published))
+    hang_up([publisher, *tally.listeners])
+
+
+async def _publish(publisher: Publisher, tally: Tally, rate: float) -> int:
+    """Publish once; return the nanoseconds until every listener had it."""
+    await asyncio.sleep(1 / rate)
+    sent = time.monotonic_ns()
+    publisher.publish()
+    await tally.reach(publisher.published * len(tally.listeners))
+    return tally.came_at - sent

@@ -1,0 +1,350 @@
+"""One speech session between its speaker, its engine and its room."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.errors import Refused, UpstreamLost, find
+from actors.limits import Ingress, Limits, Upstream
+from actors.messages import AnyEvent, AudioSpec, Gap, Speaker, Speech
+from actors.speech import SpeechSession, Subject
+from tests.actors.node import SECOND
+from tests.autojump import settle
+from tests.fakes import FakeEngine, FakeOutlet, FakeUpstream
+
+pytestmark = pytest.mark.anyio
+FRAME = b"\0" * (SECOND // 10)
+"""A tenth of a second."""
+TIGHT = Limits(ingress=Ingress(frames=3), upstream=Upstream(frames=2, policy="block"))
+LIVE = Limits(ingress=Ingress(frames=3), upstream=Upstream(frames=2, policy="drop_oldest"))
+
+
+class Speaking:
+    """A session that runs, with everything around it within reach."""
+
+    def __init__(self, limits: Limits, engine: FakeEngine) -> None:
+        self.engine, self.outlet = engine, FakeOutlet(limits)
+        self.told: list[AnyEvent] = []
+        subject = Subject("s", "t/a", "a", Speaker("1", "Ann"), AudioSpec())
+        self.session = SpeechSession(subject, engine, self.outlet, self.told.append)
+        self.accepted: list[float] = []
+        self.failure: Exception | None = None
+        self.over_at: float | None = None
+
+    @property
+    def stream(self) -> FakeUpstream:
+        """The engine's side."""
+        return self.engine.streams[-1]
+
+    @property
+    def states(self) -> list[str]:
+        """The states that the speaker was told."""
+        return [event.state for event in self.told if isinstance(event, Speech)]
+
+    @property
+    def gaps(self) -> list[tuple[int, int]]:
+        """The holes that the speaker was told."""
+        return [(event.first, event.last) for event in self.told if isinstance(event, Gap)]
+
+    async def run(self) -> None:
+        """Run the session and keep how it failed."""
+        try:
+            await self.session.run(lambda: self.accepted.append(anyio.current_time()))
+        except Exception as error:
+            self.failure = error
+
+        self.over_at = anyio.current_time()
+
+    async def hear(self, frames: int) -> None:
+        """Speak for so many tenths of a second, each of them with other bytes."""
+        for _ in range(frames):
+            await self.session.hear(numbered(self.session.received))
+
+
+def numbered(position: int) -> bytes:
+    """Make a frame that shows where it belongs."""
+    return position.to_bytes(4, "big") + FRAME[4:]
+
+
+@asynccontextmanager
+async def speaking(
+    limits: Limits | None = None, engine: FakeEngine | None = None
+) -> AsyncIterator[Speaking]:
+    """Run a session for the length of a test."""
+    scene = Speaking(limits or Limits(), engine or FakeEngine())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(scene.run)
+        await settle()
+        yield scene
+        tasks.cancel_scope.cancel()
+
+
+async def test_audio_goes_to_the_engine_and_words_to_the_room() -> None:
+    async with speaking() as scene:
+        await scene.hear(5)
+        await settle()
+        assert [frame.position for frame in scene.stream.frames] == [
+            len(FRAME) * count for count in range(5)
+        ]
+        scene.stream.transcribe("he", final=False)
+        scene.stream.transcribe("hello", revision=1, start=0.1, end=0.5)
+        await settle()
+        (key, partial), (_, final) = scene.outlet.published
+        assert (key, partial.segment, partial.final) == ("t/a", "s.0", False)
+        assert (final.segment, final.revision, final.text) == ("s.0", 1, "hello")
+        assert (final.start, final.end, final.words[0].end) == (0.1, 0.5, 0.5)
+        assert (final.speaker, final.language, final.room) == (Speaker("1", "Ann"), "en", "a")
+        assert scene.states == ["connecting", "ready"]
+        assert scene.accepted == [0]
+
+
+async def test_the_end_of_the_audio_is_the_end_of_the_session_once_the_last_final_is_out() -> None:
+    async with speaking() as scene:
+        await scene.hear(2)
+        scene.session.end()
+        scene.session.end()
+        await settle()
+        assert (scene.stream.ended, scene.over_at) == (True, None)
+        scene.stream.transcribe("last words")
+        scene.stream.finish()
+        await settle()
+        assert [event.text for _, event in scene.outlet.published] == ["last words"]
+        assert (scene.failure, scene.over_at, scene.stream.left) == (None, 0.0, True)
+
+
+async def test_under_block_a_stalled_engine_holds_the_speaker_back_and_nothing_is_lost() -> None:
+    async with speaking(TIGHT) as scene, anyio.create_task_group() as tasks:
+        scene.stream.stall()
+        tasks.start_soon(scene.hear, 20)
+        await settle()
+        in_channels = scene.session.ingress.depth + scene.session.upstream.depth
+        assert in_channels == 3 + 2
+        # one in the hand of each loop, and the one that `hear` still waits with
+        assert scene.session.received == (in_channels + 2 + 1) * len(FRAME)
+        await anyio.sleep(1000)
+        assert scene.session.received == 8 * len(FRAME)
+        scene.stream.resume()
+        await settle()
+        assert scene.session.received == 20 * len(FRAME)
+        assert scene.stream.audio == b"".join(numbered(count * len(FRAME)) for count in range(20))
+        assert scene.gaps == []
+        assert scene.outlet.ingress.dropped == scene.outlet.upstream.dropped == 0
+        assert scene.outlet.ingress.waited > 0
+
+
+async def test_a_frame_that_waits_when_the_audio_ends_is_not_lost() -> None:
+    async with speaking(TIGHT) as scene, anyio.create_task_group() as tasks:
+        scene.stream.stall()
+        tasks.start_soon(scene.hear, 8)
+        await settle()
+        scene.session.end()
+        scene.stream.resume()
+        await settle()
+        assert len(scene.stream.audio) == scene.session.received == 8 * len(FRAME)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=8))
+async def test_under_drop_oldest_every_loss_is_told_and_times_stay_linear(
+    script: list[tuple[int, bool]],
+) -> None:
+    async with speaking(LIVE) as scene:
+        for frames, stalls in [*script, (1, False)]:
+            if stalls:
+                scene.stream.stall()
+            else:
+                scene.stream.resume()
+
+            for _ in range(frames):
+                await scene.hear(1)
+                await settle()
+
+        await settle()
+        lost = sum(last - first + 1 for first, last in scene.gaps)
+        heard = scene.stream.frames
+        assert lost == scene.outlet.upstream.dropped * len(FRAME)
+        assert lost + len(scene.stream.audio) == scene.session.received
+        missing = {
+            position for first, last in scene.gaps for position in range(first, last, len(FRAME))
+        }
+        assert not missing & {frame.position for frame in heard}
+
+        for count in range(len(heard)):
+            scene.stream.transcribe("w", count, start=count / 10, end=(count + 1) / 10)
+
+        await settle()
+        for frame, (_, event) in zip(heard, scene.outlet.published, strict=True):
+            begins = frame.position / SECOND
+            word = event.words[0]
+            assert [event.start, word.start] == pytest.approx([begins] * 2)
+            assert [event.end, word.end] == pytest.approx([begins + 0.1] * 2)
+
+
+async def test_a_slow_engine_under_drop_oldest_never_holds_the_speaker_back() -> None:
+    async with speaking(LIVE) as scene:
+        scene.stream.stall()
+        for _ in range(50):
+            await scene.hear(1)
+            await settle()
+
+        assert scene.session.received == 50 * len(FRAME)
+        assert scene.session.ingress.depth == 0
+        assert scene.session.upstream.depth == 2
+        scene.stream.resume()
+        await settle()
+        # the engine has the frame that it had in hand, then the newest two
+        assert [frame.position // len(FRAME) for frame in scene.stream.frames] == [0, 48, 49]
+        assert scene.gaps == [(len(FRAME), 48 * len(FRAME) - 1)]
+
+
+async def test_a_lost_engine_ends_the_session() -> None:
+    async with speaking() as scene:
+        scene.stream.hang_up()
+        await settle()
+        assert scene.failure is not None
+        assert find(scene.failure, UpstreamLost)
+        await scene.hear(1)
+        assert scene.session.silence(99.0) == 0
+
+
+async def test_a_speaker_held_back_by_a_lost_engine_is_let_go() -> None:
+    async with speaking(TIGHT) as scene, anyio.create_task_group() as tasks:
+        scene.stream.stall()
+        tasks.start_soon(scene.hear, 12)
+        await settle()
+        scene.stream.hang_up()
+        await settle()
+        assert scene.session.received == 12 * len(FRAME)
+        assert scene.failure is not None
+
+
+async def test_an_engine_that_refuses_is_passed_on() -> None:
+    engine = FakeEngine(max_streams=0)
+    async with speaking(engine=engine) as scene:
+        assert scene.failure is not None
+        assert find(scene.failure, Refused)
+        assert scene.states == ["connecting"]
+        assert scene.accepted == []
+
+
+async def test_an_engine_too_slow_to_open_is_lost() -> None:
+    engine = FakeEngine()
+    engine.slow_to_open = 11
+    async with speaking(engine=engine) as scene:
+        await scene.hear(1)
+        assert scene.session.lag == 0.1
+        await anyio.sleep(12)
+        assert isinstance(scene.failure, UpstreamLost)
+        assert scene.over_at == 10
+
+
+async def test_an_open_engine_has_all_the_time_it_wants() -> None:
+    async with speaking() as scene:
+        await anyio.sleep(1000)
+        assert scene.over_at is None
+
+
+@pytest.mark.parametrize("stalled", [False, True])
+async def test_an_engine_that_never_finishes_is_lost(stalled: bool) -> None:
+    async with speaking() as scene:
+        await scene.hear(1)
+        await settle()
+        if stalled:
+            scene.stream.stall()
+
+        scene.session.end()
+        await anyio.sleep(11)
+        assert isinstance(scene.failure, UpstreamLost)
+        assert scene.over_at == 10
+
+
+async def test_an_abandoned_session_has_so_long_and_no_longer() -> None:
+    async with speaking() as scene:
+        scene.stream.stall()
+        await scene.hear(1)
+        scene.session.abandon(3)
+        scene.session.abandon(5)
+        await anyio.sleep(4)
+        assert isinstance(scene.failure, UpstreamLost)
+        assert scene.over_at == 3
+
+
+async def test_a_session_abandoned_while_it_connects_keeps_its_deadline() -> None:
+    engine = FakeEngine()
+    engine.slow_to_open = 2
+    async with speaking(engine=engine) as scene:
+        scene.session.abandon(3)
+        await anyio.sleep(4)
+        assert scene.states == ["connecting", "ready"]
+        assert scene.over_at == 3
+
+
+async def test_lag_is_what_the_engine_has_yet_to_hear() -> None:
+    async with speaking() as scene:
+        await scene.hear(2)
+        await settle()
+        scene.stream.stall()
+        await scene.hear(3)
+        assert scene.session.lag == pytest.approx(0.3)
+        scene.session.report()
+        assert isinstance(report := scene.told[-1], Speech)
+        assert (report.state, report.received, report.lag) == ("ready", 5 * len(FRAME), 0.3)
+        assert (report.engine, report.session, report.room) == ("fake", "s", "a")
+        assert scene.session.seconds == 0.5
+        assert scene.session.told == pytest.approx(0.3)
+
+
+async def test_silence_counts_from_the_newest_audio() -> None:
+    async with speaking() as scene:
+        await anyio.sleep(5)
+        await scene.hear(1)
+        assert scene.session.silence(15.0) == 10
+        scene.session.end()
+        assert scene.session.silence(15.0) == 0
+
+
+async def test_who_waits_for_a_slow_engine_is_not_silent() -> None:
+    async with speaking(TIGHT) as scene, anyio.create_task_group() as tasks:
+        scene.stream.stall()
+        tasks.start_soon(scene.hear, 8)
+        await anyio.sleep(100)
+        assert scene.session.silence(anyio.current_time()) == 0
+        scene.stream.resume()
+        await settle()
+        assert scene.session.ingress.depth == 0
+        assert scene.session.silence(anyio.current_time()) == 0
+
+
+async def test_the_delay_of_a_final_runs_from_the_last_sound_of_it() -> None:
+    async with speaking() as scene:
+        for _ in range(10):
+            await scene.session.hear(bytes(SECOND // 4))
+            await anyio.sleep(0.25)
+
+        scene.stream.transcribe("all of it", end=1.0)
+        scene.stream.transcribe("only a hint", segment=1, end=1.5, final=False)
+        scene.stream.transcribe("to the end", segment=1, end=2.5)
+        scene.stream.transcribe("more than there was", segment=2, end=2.6)
+        await settle()
+        assert scene.outlet.watch.latencies == [2.5 - 0.75, 2.5 - 2.25, 2.5 - 2.25]
+
+
+async def test_an_engine_that_ends_unasked_is_lost() -> None:
+    async with speaking() as scene:
+        scene.stream.finish()
+        await settle()
+        assert scene.failure is not None
+        assert find(scene.failure, UpstreamLost)
+
+
+async def test_small_frames_are_noted_now_and_then_only() -> None:
+    async with speaking() as scene:
+        for _ in range(100):
+            await scene.session.hear(FRAME[:320])
+
+        assert len(scene.session._marks) == 10
