@@ -144,7 +144,8 @@ def _fan_out(plan: Plan, batch: int, report: Report) -> float:
     manager.fanout.flush()
     used = time.process_time_ns() - began
     expected = sum(len(frame.json_frame) for frame in frames)
-    report.check("fan-out", ["bytes lost"] * sum(sink.bytes != expected for sink in sinks))
+    short = sum(sink.bytes != expected for sink in sinks)
+    report.check("fan-out", [f"{short} members lack bytes"] if short else [])
     return used / (plan.publishes * plan.members)
 
 

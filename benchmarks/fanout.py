@@ -37,9 +37,9 @@ class Plan(msgspec.Struct, frozen=True):
     listeners: tuple[int, ...] = (100, 1000)
     rate: float = 20.0
     """Publishes a second at the steady pace."""
-    steady: float = 4.0
+    steady: float = 3.0
     """Seconds of each steady run."""
-    saturated: float = 3.0
+    saturated: float = 2.5
     """Seconds of each saturated run."""
     runs: int = 3
 

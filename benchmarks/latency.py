@@ -23,7 +23,6 @@ from benchmarks.report import Report
 from benchmarks.sockets import Listener, Socket, Tally, hang_up, open_listeners, open_one
 from tests.servers import Server
 
-ROOM = "latency"
 FRAME = bytes(640)
 """20 ms of audio at 16 kHz."""
 FRAMES_PER_STEP = 10
@@ -36,10 +35,10 @@ PAUSE = 0.005
 class Plan(msgspec.Struct, frozen=True):
     """How much to measure."""
 
-    steps: int = 500
+    steps: int = 400
     """Transcripts, and echoes, of each run."""
     listeners: int = 1000
-    publishes: int = 40
+    publishes: int = 30
     """Publishes of each run."""
     rate: float = 10.0
     """Publishes a second."""
@@ -50,17 +49,17 @@ QUICK = Plan(steps=150, publishes=15, runs=1)
 
 
 def run(plan: Plan) -> Report:
-    """Measure both ways, each on a server of its own."""
+    """Measure both ways on one server, one after the other."""
     report = Report("latency")
-    for measure in (_measure_speech, _measure_publish):
-        with server() as subject:
+    with server() as subject:
+        for measure in (_measure_speech, _measure_publish):
             uvloop.run(measure(subject, plan, report))
 
     return report
 
 
 async def _measure_speech(subject: Server, plan: Plan, report: Report) -> None:
-    tally, path = Tally(), f"/v1/rooms/{ROOM}"
+    tally, path = Tally(), "/v1/rooms/speech"
     listener = await open_one(subject.port, lambda: Listener(f"{path}/listen", tally))
     await listener.event("joined")
     speaker = await open_one(subject.port, lambda: Socket(f"{path}/speak?engine=echo"))
@@ -109,8 +108,8 @@ async def _speak_a_step(speaker: Socket, tally: Tally) -> int:
 
 async def _measure_publish(subject: Server, plan: Plan, report: Report) -> None:
     tally = Tally()
-    await open_listeners(subject.port, ROOM, plan.listeners, tally)
-    publisher = await open_one(subject.port, lambda: Publisher(ROOM))
+    await open_listeners(subject.port, "publish", plan.listeners, tally)
+    publisher = await open_one(subject.port, lambda: Publisher("publish"))
     last: list[list[int]] = []
     try:
         with measured(subject) as usage:

@@ -51,11 +51,15 @@ def pin(core: int) -> None:
 
 @contextmanager
 def server(**settings: object) -> Iterator[Server]:
-    """Run a server, with the echo engine alone unless the settings say otherwise."""
+    """Run a server, with the echo engine alone unless the settings say otherwise.
+
+    Its end does not wait for connections that were cut a moment before.
+    """
+    defaults: dict[str, object] = {"engines__enabled": "echo", "drain__window": 0}
     with TemporaryDirectory() as folder:
         pin(SERVER_CORE)
         try:
-            running = serving(Path(folder) / "log", **{"engines__enabled": "echo"} | settings)
+            running = serving(Path(folder) / "log", **defaults | settings)
             with running as subject:
                 pin(LOAD_CORE)
                 yield subject

@@ -23,7 +23,7 @@ REQUEST = (
     "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: cm9vbWNhc3Qgcm9vbWNhcw==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
-TROUBLE = ("error", "gap", "closing")
+NORMAL = 1000
 
 AnySocket = TypeVar("AnySocket", bound="Socket")
 
@@ -42,7 +42,7 @@ class Socket(asyncio.Protocol):
         self.latest: dict[str, dict[str, Any]] = {}
         """The newest event of each type."""
         self.trouble = 0
-        """Errors, gaps and endings that the server told of."""
+        """Errors and gaps that the server told of, and an ending that was not a normal one."""
         self.came_at = 0
         """Nanoseconds at which the newest bytes came."""
         self.transport: asyncio.Transport
@@ -102,7 +102,7 @@ class Socket(asyncio.Protocol):
             if opcode == PING:
                 self.transport.write(pack(PONG, payload))
             elif opcode == CLOSE:
-                self.trouble += payload[:2] not in (b"", b"\x03\xe8")
+                self.trouble += payload[:2] not in (b"", NORMAL.to_bytes(2, "big"))
                 self.transport.close()
             elif opcode == TEXT:
                 event = msgspec.json.decode(payload)
@@ -138,7 +138,7 @@ class Socket(asyncio.Protocol):
 
     async def close(self) -> None:
         """Close as the protocol has it, and wait for the end. Raises TimeoutError."""
-        self.transport.write(pack(CLOSE, b"\x03\xe8"))
+        self.transport.write(pack(CLOSE, NORMAL.to_bytes(2, "big")))
         async with asyncio.timeout(WITHIN):
             await self.ended
 
@@ -150,7 +150,7 @@ class Socket(asyncio.Protocol):
             self.opened.set_exception(Broken(f"no upgrade: {line}"))
 
     def _note(self, kind: str, event: dict[str, Any]) -> None:
-        self.trouble += kind in TROUBLE
+        self.trouble += kind in ("error", "gap")
         self.latest[kind] = event
         if not self._news.done():
             self._news.set_result(None)

@@ -161,8 +161,13 @@ class HungUp(Exception):
 class Pair(Protocol):
     """A connection of a running node, held at both ends."""
 
-    actor: ConnectionActor
-    transport: Transport
+    @property
+    def actor(self) -> ConnectionActor:
+        """The node's end."""
+
+    @property
+    def transport(self) -> Transport:
+        """What the actor writes to."""
 
     async def read(self) -> AnyEvent:
         """Read the next event at the far end, `hello` being the first. Raises HungUp."""

@@ -29,7 +29,10 @@ class Node:
 
     def __init__(self, limits: Limits, backplane: Backplane | None) -> None:
         self.clock, self.observer, self.engine = FakeClock(), FakeObserver(), FakeEngine()
-        self.backplane = backplane or MemoryBackplane(limits.history, limits.rooms, self.clock)
+        if backplane is None:
+            backplane = MemoryBackplane(limits.history, limits.rooms, self.clock)
+
+        self.backplane = backplane
         self.manager = ConnectionManager(
             limits, self.backplane, {"fake": self.engine}, self.clock, self.observer
         )

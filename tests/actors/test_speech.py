@@ -149,7 +149,7 @@ async def test_a_frame_that_waits_when_the_audio_ends_is_not_lost() -> None:
         assert len(scene.stream.audio) == scene.session.received == 8 * len(FRAME)
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=8))
+@given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), max_size=5))
 async def test_under_drop_oldest_every_loss_is_told_and_times_stay_linear(
     script: list[tuple[int, bool]],
 ) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
-from tests.browser.node import ROOT, Cable, Node, running_node
+from tests.browser.node import Cable, Node, running_node
 from tests.browser.watch import Watch
+from tests.servers import ROOT
 
 RECORDING = Path("/usr/share/pocketsphinx/test/data/goforward.raw")
 ARTIFACTS = ROOT / "artifacts"

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,58 +12,19 @@ from threading import Thread
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from tests.processes import answers, ends_within, free_port
+from tests.processes import free_port
+from tests.servers import Server
 
-ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "server.cli", "serve", "--dev", "--host", "127.0.0.1"]
-READY_WITHIN = 30.0
-STOPPED_WITHIN = 40.0
 ACK_WITHIN = 10.0
 
 
-class Node:
-    """A server started through its command line, on a port that outlives its process."""
-
-    def __init__(self, log: Path) -> None:
-        self.port = free_port()
-        self.log = log
+class Node(Server):
+    """A server that a browser talks to."""
 
     @property
     def url(self) -> str:
         """Address of the page."""
-        return f"http://127.0.0.1:{self.port}/"
-
-    def start(self) -> None:
-        """Start a process and wait until it is ready."""
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*COMMAND, "--port", str(self.port)],
-                cwd=ROOT,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-        deadline = time.monotonic() + READY_WITHIN
-        while not answers(f"{self.url}readyz"):
-            assert time.monotonic() < deadline, f"not ready:\n{self.log.read_text()}"
-            assert not ends_within(self._process, 0.05), f"it ended:\n{self.log.read_text()}"
-
-    def kill(self) -> None:
-        """End the process as a crash would."""
-        self._process.kill()
-        self._process.wait()
-
-    def stop(self) -> None:
-        """End the process as a deployment would: it says goodbye to its clients."""
-        self._process.terminate()
-        assert ends_within(self._process, STOPPED_WITHIN), f"it stays:\n{self.log.read_text()}"
-
-    def clear(self) -> None:
-        """End whatever is left of the process and of what it started."""
-        self.kill()
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        return f"{self.http}/"
 
     def publish(self, room: str, *values: object) -> None:
         """Publish values to a room and wait until the server has taken them."""
@@ -85,11 +41,13 @@ class Node:
 def running_node(log: Path) -> Iterator[Node]:
     """Run a node until the end of the block."""
     node = Node(log)
+    node.start()
     try:
-        node.start()
         yield node
+        node.stop()
     finally:
-        node.clear()
+        if node.process.poll() is None:
+            node.kill()
 
 
 class Cable:

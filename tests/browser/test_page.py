@@ -88,6 +88,8 @@ def test_what_one_page_speaks_another_reads_by_the_share_link(
     assert read == spoken
     expect(other_page.locator(FINAL).first.locator(".who")).to_have_text("Ada")
     expect(page.locator("#dropped")).to_have_attribute("data-frames", "0")
+    page.screenshot(path=ARTIFACTS / "speaker.png")
+    other_page.screenshot(path=ARTIFACTS / "reader.png")
 
     page.locator("#speak").press("Space")
     expect(page.locator("body")).to_have_attribute("data-speech", "idle", timeout=HEARD_WITHIN)
@@ -118,6 +120,9 @@ def test_both_pages_come_back_after_a_server_that_was(
         expect(each.locator(f"#captions .note ~ {FINAL.split()[1]}").first).to_be_visible(
             timeout=HEARD_WITHIN
         )
+
+    page.screenshot(path=ARTIFACTS / "speaker-back.png")
+    other_page.screenshot(path=ARTIFACTS / "reader-back.png")
 
 
 def test_a_cut_connection_is_resumed_with_what_was_missed(

@@ -63,7 +63,7 @@ async def running(engine: EmbeddedEngine) -> AsyncIterator[psutil.Process]:
         yield process
         tasks.cancel_scope.cancel()
 
-    assert descendants() == before
+    assert descendants() <= before  # a worker of another test may still have been on its way out
     assert not engine.ready
 
 
