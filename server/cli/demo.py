@@ -147,7 +147,7 @@ async def _speak(socket: ClientConnection, utterances: list[Utterance]) -> None:
         for start in range(0, len(pcm), size):
             await socket.send(pcm[start : start + size])
             sent += FRAME
-            await anyio.sleep(began + sent - time.monotonic())
+            await anyio.sleep(max(0.0, began + sent - time.monotonic()))
 
     await socket.send('{"type":"stop","id":1}')
 

@@ -90,7 +90,7 @@ class Talk:
                 await socket.send(data)
                 self._sent += len(data) / (self._recording.rate * self._recording.channels * 2)
                 if self._paced:
-                    await anyio.sleep(began + self._sent - FRAME - time.monotonic())
+                    await anyio.sleep(max(0.0, began + self._sent - FRAME - time.monotonic()))
 
             await socket.send('{"type":"stop","id":"stop"}')
         except ConnectionClosed:

@@ -133,7 +133,18 @@ async def test_what_is_published_over_http_and_socket_reaches_listeners_unchange
 ) -> None:
     import httpx2
 
-    values: list[object] = [None, True, 0, -1, 1.5, "", "\u2028 <b>", [], {}, {"deep": [{"er": [1]}]}]
+    values: list[object] = [
+        None,
+        True,
+        0,
+        -1,
+        1.5,
+        "",
+        "\u2028 <b>",
+        [],
+        {},
+        {"deep": [{"er": [1]}]},
+    ]
     async with (
         client(f"{server.ws}/v1/rooms/same/listen") as listener,
         client(f"{server.ws}/v1/connect") as sender,
