@@ -62,11 +62,15 @@ $(UV):
 		{ $(call install,chromium fonts-dejavu-core prometheus ffmpeg); }
 	@mkdir -p .stamps && touch $@
 
+# Installed as tools: the policy keeps Debian from starting their services.
 define install
 	echo "installing $(1)"; \
 	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
 		echo "this needs the Debian packages $(1); install them, or run make as root" >&2; exit 1; fi; \
-	$(APT) update -qq && $(APT) install -y -qq --no-install-recommends $(1) >/dev/null
+	policy=/usr/sbin/policy-rc.d; test -e $$policy && policy= || \
+		{ printf '#!/bin/sh\nexit 101\n' >$$policy && chmod +x $$policy; }; \
+	$(APT) update -qq && $(APT) install -y -qq --no-install-recommends $(1) >/dev/null; \
+	status=$$?; rm -f $$policy; exit $$status
 endef
 
 clean:

@@ -39,7 +39,7 @@ class Plan(msgspec.Struct, frozen=True):
     """Publishes a second at the steady pace."""
     steady: float = 3.0
     """Seconds of each steady run."""
-    saturated: float = 2.5
+    saturated: float = 2.0
     """Seconds of each saturated run."""
     runs: int = 3
 

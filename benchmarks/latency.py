@@ -38,7 +38,7 @@ class Plan(msgspec.Struct, frozen=True):
     steps: int = 400
     """Transcripts, and echoes, of each run."""
     listeners: int = 1000
-    publishes: int = 30
+    publishes: int = 25
     """Publishes of each run."""
     rate: float = 10.0
     """Publishes a second."""

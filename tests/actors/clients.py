@@ -102,6 +102,12 @@ class Listener:
         self._rx.close()
         self.far.vanish()
 
+    @property
+    def quiet(self) -> bool:
+        """Whether it is connected and has read everything there is."""
+        unread = self._rx.statistics().current_buffer_used + len(self.far.got) - self._read
+        return self.actor.open and not unread
+
     def read(self) -> None:
         """Look at everything that has come."""
         while self._read < len(self.far.got):

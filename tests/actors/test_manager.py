@@ -2,13 +2,183 @@
 
 from __future__ import annotations
 
+import anyio
+import msgspec
 import pytest
+from anyio.abc import TaskGroup
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from actors.messages import Message, Transcript
-from tests.actors.node import running
+from actors.errors import Refused
+from actors.limits import Egress, History, Limits, Upstream
+from actors.log import Position
+from actors.manager import ConnectionManager
+from actors.messages import Closing, Message, Speaker, Transcript
+from actors.microphone import Principal
+from actors.upkeep import PROBE
+from server.backplanes.memory import MemoryBackplane
+from tests.actors.clients import Listener
+from tests.actors.node import Node, data_of, order, running
 from tests.autojump import settle
+from tests.fakes import DistantBackplane, FakeClock, FakeObserver
 
 pytestmark = pytest.mark.anyio
+TIGHT = Limits(
+    egress=Egress(messages=8, age=6, flush_within=2),
+    history=History(messages=6, replay=4, age=20),
+)
+TENANTS = ("t", "t", "u")
+clients = st.integers(0, len(TENANTS) - 1)
+rooms = st.sampled_from("ab")
+scripts = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["join", "join", "leave"]), clients, rooms),
+        st.tuples(st.sampled_from(["publish", "publish", "say"]), clients, rooms),
+        st.tuples(st.sampled_from(["stall", "resume", "vanish", "return"]), clients, st.just("")),
+        st.tuples(st.just("advance"), st.sampled_from([0, 1, 3, 25]), st.just("")),
+    ),
+    max_size=30,
+)
+delays = st.lists(st.sampled_from([0.0, 0.1, 0.5, 1.0]), min_size=1, max_size=7)
+half = settings(max_examples=settings().max_examples // 2)
+"""A script costs more than a value."""
+
+
+class Play:
+    """A script on a stage: several listeners, and what was really published."""
+
+    def __init__(self, node: Node, tasks: TaskGroup, strict: bool) -> None:
+        self.node, self._tasks = node, tasks
+        self.listeners = [Listener(node, tenant, strict) for tenant in TENANTS]
+        self.truth: dict[tuple[str, Position], object] = {}
+        self._count = 0
+        for listener in self.listeners:
+            listener.begin(tasks)
+
+    async def act(self, verb: str, who: int, room: str) -> None:
+        """Carry out one line of the script."""
+        if verb == "advance":
+            await (anyio.sleep(who) if who else settle())
+            return
+
+        listener = self.listeners[who]
+        listener.read()
+        if not listener.actor.open:
+            listener.come_back(self._tasks)
+
+        match verb:
+            case "join" if room not in listener.wanted:
+                listener.join(room)
+            case "leave" if room in listener.wanted:
+                listener.leave(room)
+            case "publish":
+                self._tasks.start_soon(self._publish, listener.tenant, room)
+            case "say":
+                self._tasks.start_soon(self._say, listener.tenant, room)
+            case "stall":
+                listener.far.stall()
+            case "resume":
+                listener.far.resume()
+            case "vanish":
+                listener.hang_up()
+            case "return":
+                listener.come_back(self._tasks)
+
+    async def end(self) -> None:
+        """Let everybody catch up, and see that nobody lacks anything."""
+        quiet = False
+        while not quiet:
+            for listener in self.listeners:
+                listener.far.resume()
+                listener.read()
+                if not listener.actor.open:
+                    listener.come_back(self._tasks)
+
+            await anyio.sleep(10)
+            quiet = all(listener.quiet for listener in self.listeners)
+
+        for listener in self.listeners:
+            listener.read()
+            for room in listener.wanted:
+                await self._check(listener, room)
+
+    async def _check(self, listener: Listener, room: str) -> None:
+        key, seen = f"{listener.tenant}/{room}", listener.seen[room]
+        top = (await self.node.backplane.recover(key, None, 0)).top
+        assert Position(seen.epoch, seen.at) == top
+        for offset, data in seen.data.items():
+            assert str(data).startswith(f"{key} ")
+            assert self.truth.setdefault((key, Position(seen.epoch, offset)), data) == data
+
+    async def _publish(self, tenant: str, room: str) -> None:
+        self._count += 1
+        data = f"{tenant}/{room} {self._count}"
+        place = await self.node.manager.send_message(Principal(tenant), room, data)
+        self.truth[f"{tenant}/{room}", place] = data
+
+    async def _say(self, tenant: str, room: str) -> None:
+        self._count += 1
+        key, text = f"{tenant}/{room}", f"{tenant}/{room} {self._count}"
+        event = Transcript(
+            room=room,
+            segment=text,
+            revision=0,
+            final=False,
+            text=text,
+            start=0.0,
+            end=1.0,
+            speaker=Speaker("", ""),
+            language="en",
+            at=0.0,
+        )
+        await self.node.manager.publish_partial(key, event)
+        await self.node.manager.publish_final(key, msgspec.structs.replace(event, final=True))
+
+
+async def play(node: Node, script: list[tuple[str, int, str]], strict: bool) -> None:
+    """Carry out a script, see that nobody lacks anything, and that nothing is left behind."""
+    async with anyio.create_task_group() as tasks:
+        scene = Play(node, tasks, strict)
+        for verb, who, room in script:
+            await scene.act(verb, who, room)
+
+        await scene.end()
+        for listener in scene.listeners:
+            listener.hang_up()
+
+    await anyio.sleep(10)
+    assert_empty(node)
+
+
+def assert_empty(node: Node) -> None:
+    """Nothing is left of those who have left."""
+    manager, plane = node.manager, node.backplane
+    assert isinstance(plane, MemoryBackplane)
+    assert (manager.actors, manager.backlogged, manager.upkeep.leaving) == (set(), set(), set())
+    assert manager.upkeep.speaking == {}
+    assert (len(manager.fanout.rooms), manager.fanout.rooms.size) == (0, 0)
+    assert manager.membership._gates == {}
+    assert (manager.fanout._positions, manager.fanout._batches) == ({}, {})
+    assert plane._wanted == {PROBE}
+
+
+@half
+@given(scripts)
+async def test_every_listener_sees_everything_once_and_in_order_or_is_told(
+    script: list[tuple[str, int, str]],
+) -> None:
+    async with running(TIGHT) as node:
+        await play(node, script, strict=True)
+
+
+@half
+@given(scripts, delays)
+async def test_so_does_every_listener_of_a_distant_backplane(
+    script: list[tuple[str, int, str]], steps: list[float]
+) -> None:
+    plane = DistantBackplane(TIGHT.history, 100, FakeClock(), steps)
+    async with running(TIGHT, plane) as node:
+        await play(node, script, strict=False)
 
 
 async def test_a_message_reaches_every_listener_of_its_room_and_no_other() -> None:
@@ -17,24 +187,21 @@ async def test_a_message_reaches_every_listener_of_its_room_and_no_other() -> No
         _, there = await node.join("b")
         await node.publish("a", {"x": 1})
         await settle()
-
-        assert [event.data for event in here.got if isinstance(event, Message)] == [{"x": 1}]
-        assert not [event for event in there.got if isinstance(event, Message)]
+        assert data_of(here) == [{"x": 1}]
+        assert data_of(there) == []
 
 
 async def test_a_speaker_is_heard_in_the_room() -> None:
     async with running() as node:
         _, ear = await node.join("a")
-        actor, mouth = node.connect()
-        await actor.receive('{"type":"start","id":1,"room":"a","name":"Ann"}')
+        actor, mouth, stream = await node.speak("a", name="Ann")
         await actor.receive(b"\0" * 640)
         await settle()
-        stream = node.engine.streams[0]
         assert stream.audio == b"\0" * 640
         stream.transcribe("hello", final=False)
         stream.transcribe("hello there", revision=1)
         await settle()
-        got = [event for event in ear.got if isinstance(event, Transcript)]
+        got = ear.of(Transcript)
         assert [(each.text, each.final) for each in got] == [
             ("hello", False),
             ("hello there", True),
@@ -42,15 +209,187 @@ async def test_a_speaker_is_heard_in_the_room() -> None:
         assert got[0].segment == got[1].segment
         assert got[1].offset == 1
         assert got[1].speaker.name == "Ann"
-        await actor.receive('{"type":"stop","id":2}')
+        await order(actor, "stop", id=2)
         await settle()
         stream.finish()
         await settle()
         assert [type(event).__name__ for event in mouth.got] == [
-            "Hello",
-            "Speech",
-            "Ack",
-            "Speech",
-            "Speech",
-            "Ack",
+            *("Hello", "Speech", "Ack", "Speech", "Speech", "Ack"),
         ]
+
+
+async def test_a_message_says_who_sent_it_and_when() -> None:
+    async with running() as node:
+        _, far = await node.join("a")
+        principal = Principal("dev", "ann")
+        place = await node.manager.send_message(principal, "a", "x")
+        await settle()
+        (event,) = far.of(Message)
+        assert (event.sender, event.at, event.data) == ("ann", node.clock.wall(), "x")
+        assert (event.epoch, event.offset) == (place.epoch, place.offset)
+
+
+async def test_a_broadcast_reaches_every_room_of_the_tenant_and_no_other_tenant() -> None:
+    async with running() as node:
+        ears = [(await node.join(room))[1] for room in ("a", "b")]
+        _, stranger = await node.join("a", tenant="other")
+        await node.publish("silent", 1)
+        assert await node.manager.broadcast(Principal("dev"), "all") == 3
+        await settle()
+        assert [data_of(far) for far in ears] == [["all"], ["all"]]
+        assert data_of(stranger) == []
+
+
+@pytest.mark.parametrize("data", [2**64, {(1, 2): 3}, object()])
+async def test_data_that_not_every_listener_could_be_sent_is_refused(data: object) -> None:
+    async with running() as node:
+        actor, far = node.connect(codec="msgpack")
+        await order(actor, "join", room="a")
+        with pytest.raises(Refused) as refusal:
+            await node.publish("a", data)
+
+        assert (refusal.value.code, refusal.value.field) == ("bad_message", "data")
+        assert node.manager.publishes["message"] == 0
+        await node.publish("a", 2**63)
+        await settle()
+        assert data_of(far) == [2**63]
+
+
+async def test_a_node_takes_so_many_connections_and_no_more() -> None:
+    async with running(Limits(connections=1)) as node:
+        node.manager.admit()
+        _, far = node.connect()
+        with pytest.raises(Refused) as refusal:
+            node.manager.admit()
+
+        assert (refusal.value.code, refusal.value.setting) == ("overload", "limits.connections")
+        far.vanish()
+        node.manager.admit()
+
+
+async def test_an_engine_is_chosen_by_its_name_or_is_the_first() -> None:
+    async with running() as node:
+        assert node.manager.engine("") is node.manager.engine("fake") is node.engine
+        with pytest.raises(Refused) as refusal:
+            node.manager.engine("other")
+
+        assert (refusal.value.code, refusal.value.message) == (
+            "unknown_engine",
+            "the engines here are: fake",
+        )
+
+
+def test_a_node_without_engines_refuses_speech() -> None:
+    limits, clock = Limits(), FakeClock()
+    plane = MemoryBackplane(limits.history, 10, clock)
+    manager = ConnectionManager(limits, plane, {}, clock, FakeObserver())
+    with pytest.raises(Refused):
+        manager.engine("")
+
+
+async def test_who_comes_back_after_a_restart_is_spread_over_time() -> None:
+    async with running() as node:
+        assert node.manager.reconnect_ms() == 1000
+        for _ in range(1500):
+            node.manager.actors.add(node.connect()[0])
+
+        assert node.manager.reconnect_ms() == 1500
+
+
+async def test_a_drain_lets_speech_finish_and_then_tells_everybody() -> None:
+    async with running() as node, anyio.create_task_group() as tasks:
+        _, ear = await node.join("a")
+        actor, mouth, stream = await node.speak("a")
+        await actor.receive(b"\0" * 640)
+        tasks.start_soon(node.manager.drain, 1.0, 30.0)
+        await settle()
+        assert (node.manager.draining, node.manager.ready) == (True, False)
+        with pytest.raises(Refused) as refusal:
+            node.manager.admit()
+
+        assert refusal.value.code == "draining"
+        assert (stream.ended, ear.closed) == (True, None)
+        stream.transcribe("last words")
+        stream.finish()
+        await anyio.sleep(1)
+        for far in (ear, mouth):
+            assert isinstance(closing := far.got[-1], Closing)
+            assert (closing.code, closing.retry, closing.reconnect_ms) == (1012, True, 1000)
+            assert far.closed is not None
+            assert far.closed.code == 1012
+
+        assert [event.text for event in ear.of(Transcript)] == ["last words"]
+        assert node.manager.actors == set()
+
+
+async def test_a_drain_spreads_its_closings_over_the_window() -> None:
+    async with running() as node:
+        ended = []
+        for _ in range(10):
+            node.connect()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(node.manager.drain, 0.02, 30.0)
+            while node.manager.actors:
+                await anyio.sleep(0.001)
+                ended.append(len(node.observer.ended))
+
+        assert sorted(set(ended)) == list(range(ended[0], 11))
+        assert len(set(ended)) >= 9
+
+
+async def test_a_drain_is_bounded_although_a_client_never_reads() -> None:
+    async with running() as node:
+        _, far = await node.join("a")
+        far.stall()
+        await node.publish("a", 1)
+        began = anyio.current_time()
+        await node.manager.drain(1.0, 3.0)
+        assert anyio.current_time() - began == 3
+        assert (far.aborted, far.closed) == (True, None)
+        assert node.manager.actors == set()
+
+
+async def test_an_engine_that_never_finishes_does_not_keep_a_drain_from_the_others() -> None:
+    async with running(Limits(upstream=Upstream(end_within=60))) as node:
+        _, ear = await node.join("b")
+        _, mouth, stream = await node.speak("a")
+        stream.stall()
+        began = anyio.current_time()
+        await node.manager.drain(1.0, 10.0)
+        assert anyio.current_time() - began <= 10
+        for far in (ear, mouth):
+            assert isinstance(far.got[-1], Closing)
+            assert far.closed is not None
+            assert far.closed.code == 1012
+
+
+async def test_a_drain_of_an_empty_node_takes_no_time() -> None:
+    async with running() as node:
+        began = anyio.current_time()
+        await node.manager.drain(10.0, 30.0)
+        assert anyio.current_time() == began
+
+
+async def test_connections_may_end_after_their_node() -> None:
+    async with running() as node:
+        _, far = await node.join("a")
+
+    far.vanish()
+    assert node.manager.actors == set()
+    actor, late = node.connect()
+    await order(actor, "start", room="a")
+    assert late.closed is not None
+    assert late.closed.code == 1011
+    assert actor.microphone is not None
+    assert (session := actor.microphone.session) is not None
+    session.ingress.close()
+    session.upstream.close()
+
+
+async def test_a_tenant_learns_nothing_of_the_rooms_of_another() -> None:
+    async with running() as node:
+        await node.publish("secret", 1, tenant="other")
+        _, far = await node.join("secret", history=10)
+        assert data_of(far) == []
+        assert await node.backplane.rooms("dev") == ["dev/secret"]

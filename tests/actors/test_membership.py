@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
 
 import anyio
 import pytest
@@ -94,7 +96,7 @@ async def test_a_resume_from_the_top_misses_nothing() -> None:
         epoch = await epoch_of(node, 2)
         _, far = await node.join("a", since=f"{epoch}:2")
         assert [event.recovered for event in far.of(Joined)] == [True]
-        assert far.of(Gap) == far.of(Message) == []
+        assert len(far.got) == 2
 
 
 @pytest.mark.parametrize(
@@ -146,7 +148,7 @@ async def test_history_replays_the_newest(history: int, expected: list[int]) -> 
     ],
 )
 async def test_a_join_that_cannot_be_is_refused(
-    options: dict[str, object], code: str, field: str
+    options: dict[str, Any], code: str, field: str
 ) -> None:
     async with running(LIMITS) as node:
         actor, far = await node.join("a", **options)
@@ -198,7 +200,7 @@ async def test_a_room_too_many_is_refused() -> None:
 async def test_the_first_member_subscribes_and_the_last_one_ends_it() -> None:
     async with running(LIMITS) as node:
         first, _ = await node.join("a")
-        second, far = await node.join("a")
+        _, far = await node.join("a")
         await order(first, "leave", room="a")
         assert subscriptions(node) == {"dev/a"}
         far.vanish()
@@ -331,7 +333,7 @@ async def test_those_who_join_a_room_at_once_take_turns() -> None:
     async with running(LIMITS, plane) as node, anyio.create_task_group() as tasks:
         ears = [node.connect() for _ in range(3)]
         for actor, _ in ears:
-            tasks.start_soon(lambda actor=actor: order(actor, "join", room="a"))
+            tasks.start_soon(partial(order, actor, "join", room="a"))
 
         await anyio.sleep(30)
         await node.publish("a", 1)
