@@ -39,7 +39,7 @@ class DrainingServer(uvicorn.Server):
         await super().startup()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain at the first signal; cut the rest at the second, or stop before the start is done."""
+        """Drain at the first signal, cut the rest at the second; stop if not started yet."""
         if self._loop is None or not self.started:
             self.should_exit = True
         else:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
+from msgspec.inspect import ListType, LiteralType, StructType, VarTupleType, type_info
 
 from actors.limits import Count, Limits, Seconds, Section
 
 PREFIX = "ROOMCAST_"
 FILE_VARIABLE = "ROOMCAST_CONFIG"
 """Names the TOML file when the command line does not."""
+URL_VARIABLE = "ROOMCAST_URL"
+"""Names the server to the commands that need one; no setting."""
+SERVICE_LINK = re.compile(r"ROOMCAST_(SERVICE_HOST|SERVICE_PORT\w*|PORT_\d+_\w+)=|ROOMCAST_PORT=\w+:")
+"""What Kubernetes sets in every pod beside a service that is called roomcast."""
 
+EngineName = Literal["embedded", "echo"]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
@@ -64,7 +73,7 @@ class Echo(Section, frozen=True):
 class Engines(Section, frozen=True):
     """The speech engines."""
 
-    enabled: tuple[str, ...] = ("embedded", "echo")
+    enabled: Annotated[tuple[EngineName, ...], msgspec.Meta(min_length=1)] = ("embedded", "echo")
     """Engines that clients may name; the first is used when they name none."""
     embedded: Embedded = Embedded()
     echo: Echo = Echo()
@@ -85,14 +94,15 @@ def load(path: str | Path | None = None, environ: Mapping[str, str] = os.environ
     """Read the settings. Raises BadSettings, naming the file or variable and the path in it."""
     path = path or environ.get(FILE_VARIABLE)
     tree = _read(Path(path)) if path else {}
-    source = str(path) if path else "the defaults"
-    _convert(tree, source)
-    variables = sorted(key for key in environ if key.startswith(PREFIX) and key != FILE_VARIABLE)
+    settings = _convert(tree, str(path))
+    variables = sorted(key for key in environ if _is_setting(key, environ[key]))
+    if not variables:
+        return settings
+
     for key in variables:
         _put(tree, key, environ[key])
-        _convert(tree, key)
 
-    return _convert(tree, source)
+    return _convert(tree, "the environment")
 
 
 def override(settings: Settings, **changes: Mapping[str, Any]) -> Settings:
@@ -111,26 +121,128 @@ def schema() -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise BadSettings(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadSettings(f"{path}: {error}") from None
 
 
-def _put(tree: dict[str, Any], key: str, value: str) -> None:
-    *parents, leaf = key.removeprefix(PREFIX).lower().split("__")
-    node = tree
-    for parent in parents:
-        node = node.setdefault(parent, {})
-        if not isinstance(node, dict):
-            raise BadSettings(f"{key}: {parent} is a value, not a section")
+def _is_setting(key: str, value: str) -> bool:
+    if not key.startswith(PREFIX) or key in (FILE_VARIABLE, URL_VARIABLE):
+        return False
 
-    node[leaf] = [item.strip() for item in value.split(",")] if leaf == "enabled" else value
+    return SERVICE_LINK.match(f"{key}={value}") is None
+
+
+def _put(tree: dict[str, Any], key: str, value: str) -> None:
+    """Set what a variable says; a list is JSON or has commas. Raises BadSettings."""
+    *parents, leaf = names = key.removeprefix(PREFIX).lower().split("__")
+    hint = _hint(names, key)
+    try:
+        parsed = msgspec.convert(_split(value, hint), hint, strict=False)
+    except msgspec.MsgspecError as error:
+        raise BadSettings(f"{key}: {_explain(error, names)}") from None
+
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+
+    tree[leaf] = parsed
+
+
+def _hint(names: list[str], key: str) -> Any:
+    """Return the type of the setting that a variable names. Raises BadSettings."""
+    hint: Any = Settings
+    for depth, name in enumerate(names):
+        if not _is_section(hint):
+            raise BadSettings(f"{key}: {'.'.join(names[:depth])} is a value, not a section")
+
+        hints = get_type_hints(hint, include_extras=True)
+        if name not in hints:
+            raise BadSettings(f"{key}: {_unknown(names[:depth], name, list(hints))}")
+
+        hint = hints[name]
+
+    if _is_section(hint):
+        first = hint.__struct_fields__[0].upper()
+        raise BadSettings(
+            f"{key}: {'.'.join(names)} is a section; name a key in it, as in {key}__{first}"
+        )
+
+    return hint
+
+
+def _is_section(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Section)
+
+
+def _split(value: str, hint: Any) -> Any:
+    if not isinstance(type_info(hint), VarTupleType | ListType):
+        return value
+
+    if value.lstrip().startswith("["):
+        return msgspec.json.decode(value)
+
+    return [item.strip() for item in value.split(",") if item.strip()]
 
 
 def _convert(tree: dict[str, Any], source: str) -> Settings:
     try:
-        return msgspec.convert(tree, Settings, strict=False)
+        settings = msgspec.convert(tree, Settings)
     except msgspec.ValidationError as error:
-        raise BadSettings(f"{source}: {error}") from None
+        raise BadSettings(f"{source}: {_explain(error, [])}") from None
+
+    for path in _infinite(msgspec.to_builtins(settings), ""):
+        raise BadSettings(f"{source}: {path} must be a finite number")
+
+    return settings
+
+
+def _infinite(value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, each in value.items():
+            yield from _infinite(each, f"{path}.{name}".lstrip("."))
+    elif isinstance(value, float) and math.isinf(value):
+        yield path
+
+
+def _explain(error: msgspec.MsgspecError, names: list[str]) -> str:
+    """Turn msgspec's words into a sentence with the path in front; `names` leads to its root."""
+    message, _, below = str(error).partition(" - at `$")
+    path = ".".join(names) + below.rstrip("`")
+    place = path.lstrip(".")
+    steps = re.findall(r"[a-z_]+", path)
+    if message.startswith("Object contains unknown field"):
+        kind = _kind(steps)
+        assert isinstance(kind, StructType)
+        return _unknown(steps, message.split("`")[1], [field.name for field in kind.fields])
+
+    if message.startswith("Invalid enum value"):
+        kind = _kind(steps)
+        assert isinstance(kind, LiteralType)
+        return f"{place} must be one of {', '.join(map(str, kind.values))}"
+
+    if message.startswith("Expected"):
+        wanted = message.removeprefix("Expected ").replace("object", "section")
+        return f"{place} must be {wanted.replace(', got ', ', not ')}"
+
+    return message
+
+
+def _kind(steps: list[str]) -> msgspec.inspect.Type:
+    """Return the type at a path; that of the items where the path leads into a list."""
+    kind: msgspec.inspect.Type = type_info(Settings)
+    for step in steps:
+        assert isinstance(kind, StructType)
+        kind = next(field.type for field in kind.fields if field.name == step)
+
+    return kind.item_type if isinstance(kind, VarTupleType) else kind
+
+
+def _unknown(section: list[str], name: str, known: list[str]) -> str:
+    prefix = "".join(f"{each}." for each in section)
+    near = get_close_matches(name, known, 1)
+    if near:
+        return f"there is no setting {prefix}{name}; did you mean {prefix}{near[0]}?"
+
+    return f"there is no setting {prefix}{name}; there are {', '.join(known)}"

@@ -382,7 +382,8 @@ async def test_connections_may_end_after_their_node() -> None:
     assert late.closed is not None
     assert late.closed.code == 1011
     assert actor.microphone is not None
-    assert (session := actor.microphone.session) is not None
+    session = actor.microphone.session
+    assert session is not None
     session.ingress.close()
     session.upstream.close()
 
