@@ -7,11 +7,22 @@ full ingress) waits in the call of whoever reads the socket.
 from __future__ import annotations
 
 import logging
+from collections.abc import Coroutine
 from typing import Protocol
 
 from msgspec import UNSET
 
-from actors.errors import BAD_MESSAGE, GONE, INTERNAL, NORMAL, TOO_BIG, Close, Refused, SessionEnd
+from actors.errors import (
+    BAD_MESSAGE,
+    GONE,
+    INTERNAL,
+    NORMAL,
+    OVERLOAD,
+    TOO_BIG,
+    Close,
+    Refused,
+    SessionEnd,
+)
 from actors.lifecycle import Lifecycle, State
 from actors.mailbox import Mailbox, Tally
 from actors.messages import (
@@ -100,38 +111,14 @@ class ConnectionActor:
         """Whether commands are obeyed and events delivered."""
         return self.lifecycle.state is State.CONNECTED
 
+    async def begin(self, command: AnyCommand) -> None:
+        """Carry out the command that the address implies; its refusal ends the connection."""
+        await self._attempt(self._begin(command))
+
     async def receive(self, data: str | bytes) -> None:
         """Act on one WebSocket message; waits while ingress is full, so stop reading meanwhile."""
-        if not self.open:
-            return
-
-        try:
-            await self._act(data)
-        except Refused as refusal:
-            self.refuse(refusal)
-        except SessionEnd as end:
-            self.close(end.close)
-        except Exception:
-            log.exception("connection %s: a command failed", self.id)
-            self.close(INTERNAL)
-
-    async def obey(self, command: AnyCommand) -> None:
-        """Carry out one command. Raises Refused or SessionEnd."""
-        match command:
-            case Join():
-                await self._hub.join(self, command)
-            case Leave():
-                await self._hub.leave(self, command)
-            case Publish():
-                await self._hub.publish(self, command)
-            case Start():
-                await self._speaking().start(command)
-            case Stop():
-                self._speaking().stop(command)
-            case Ping(id=id) if id is not None:
-                self.tell(Ack(id=id, at=self._hub.clock.wall()))
-            case Refresh():
-                raise Refused("no_token", "this connection was opened without a token", "token")
+        if self.open:
+            await self._attempt(self._act(data))
 
     def deliver(self, burst: Burst, now: float) -> None:
         """Hand frames to the socket, or to the mailbox if it is busy. Raises SlowConsumer."""
@@ -200,6 +187,25 @@ class ConnectionActor:
         self.egress.clear()
         self._hub.forget(self, self.lifecycle.reason or GONE)
 
+    async def _attempt(self, work: Coroutine[None, None, None]) -> None:
+        """Await work and turn whatever it raises into a reply or into the end."""
+        try:
+            await work
+        except Refused as refusal:
+            self.refuse(refusal)
+        except SessionEnd as end:
+            self.close(end.close)
+        except Exception:
+            log.exception("connection %s: a command failed", self.id)
+            self.close(INTERNAL)
+
+    async def _begin(self, command: AnyCommand) -> None:
+        try:
+            await self._obey(command)
+        except Refused as refusal:
+            self.refuse(refusal)
+            raise SessionEnd(OVERLOAD.because(refusal.message)) from None
+
     async def _act(self, data: str | bytes) -> None:
         self._check_size(data)
         command = decode(data, self.transport.codec)
@@ -208,10 +214,28 @@ class ConnectionActor:
             return
 
         try:
-            await self.obey(command)
+            await self._obey(command)
         except Refused as refusal:
             refusal.id = command.id
             raise
+
+    async def _obey(self, command: AnyCommand) -> None:
+        """Carry out one command. Raises Refused or SessionEnd."""
+        match command:
+            case Join():
+                await self._hub.join(self, command)
+            case Leave():
+                await self._hub.leave(self, command)
+            case Publish():
+                await self._hub.publish(self, command)
+            case Start():
+                await self._speaking().start(command)
+            case Stop():
+                self._speaking().stop(command)
+            case Ping(id=id) if id is not None:
+                self.tell(Ack(id=id, at=self._hub.clock.wall()))
+            case Refresh():
+                raise Refused("no_token", "this connection was opened without a token", "token")
 
     def _check_size(self, data: str | bytes) -> None:
         limits = self._hub.limits

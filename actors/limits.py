@@ -30,7 +30,7 @@ class Upstream(Section, frozen=True):
     """When full: `block` loses nothing and slows the client, `drop_oldest` bounds the delay."""
     open_within: Seconds = 10.0
     """Seconds an engine may take to accept a stream."""
-    end_within: Seconds = 10.0
+    end_within: Seconds = 20.0
     """Seconds an engine may take to return what is left after the end of the audio."""
 
 

@@ -79,10 +79,8 @@ class ConnectionManager:
             raise Refused("draining", "this node is restarting; come back in a moment")
 
         if len(self.actors) >= self.limits.connections:
-            most = self.limits.connections
-            raise Refused(
-                "overload", f"this node has its {most} connections", setting="limits.connections"
-            )
+            message = f"this node has its {self.limits.connections} connections"
+            raise Refused("overload", message, setting="limits.connections")
 
     def connect(self, kind: Kind, principal: Principal, transport: Transport) -> ConnectionActor:
         """Make the actor of an accepted connection, and say hello."""
@@ -259,8 +257,9 @@ class ConnectionManager:
         actors = list(self.actors)
         pause = min(0.005, window / max(1, len(actors)))
         for actor in actors:
-            actor.close(close)
-            await anyio.sleep(pause)
+            if actor in self.actors:
+                actor.close(close)
+                await anyio.sleep(pause)
 
     async def _until(self, done: Callable[[], bool]) -> None:
         while not done():

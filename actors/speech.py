@@ -133,8 +133,7 @@ class SpeechSession:
         """End, and give up on what is not recognized within this many seconds."""
         self.end()
         self._abandoned = True
-        now = self._outlet.clock.monotonic()
-        self._scope.deadline = min(self._scope.deadline, now + within)
+        self._allow(within)
 
     def report(self, state: SpeechState = "ready") -> None:
         """Tell the speaker how the session stands."""
@@ -155,8 +154,7 @@ class SpeechSession:
 
         Raises Refused, UpstreamLost, or a bug, alone or in a group.
         """
-        limits, clock = self._outlet.limits.upstream, self._outlet.clock
-        self._scope.deadline = min(self._scope.deadline, clock.monotonic() + limits.open_within)
+        self._allow(self._outlet.limits.upstream.open_within)
         self.report("connecting")
         try:
             with self._scope:
@@ -202,8 +200,7 @@ class SpeechSession:
                 await stream.send(frame)
                 self._fed = frame.position + len(frame.data)
         except anyio.EndOfStream:
-            deadline = self._outlet.clock.monotonic() + self._outlet.limits.upstream.end_within
-            self._scope.deadline = min(self._scope.deadline, deadline)
+            self._allow(self._outlet.limits.upstream.end_within)
             await stream.end()
 
     async def _listen(self, stream: Upstream) -> None:
@@ -220,6 +217,10 @@ class SpeechSession:
         except anyio.EndOfStream:
             if not self.ending:
                 raise UpstreamLost(f"the engine {self.engine.name} ended the stream") from None
+
+    def _allow(self, seconds: float) -> None:
+        """Bring the deadline of the session nearer; a scope keeps the event loop's own time."""
+        self._scope.deadline = min(self._scope.deadline, anyio.current_time() + seconds)
 
     def _transcript(self, heard: Recognition) -> Transcript:
         subject, start = self.subject, self._shift(heard.start)

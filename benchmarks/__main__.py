@@ -44,9 +44,8 @@ def main(arguments: list[str]) -> int:
         report.seconds = time.monotonic() - began
         everything.reports.append(report)
         print(table(report), flush=True)
-
-    if options.json is not None:
-        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(everything)))
+        if options.json is not None:
+            options.json.write_bytes(msgspec.json.format(msgspec.json.encode(everything)))
 
     return 1 if everything.problems else 0
 

@@ -125,7 +125,7 @@ def percentile(values: Sequence[float], percent: int) -> float:
 def head(run: Everything) -> str:
     """Return the lines above the table."""
     return (
-        f"roomcast {run.version}, {run.python}, {run.machine}, {run.cores} cores, {run.at}\n"
+        f"roomcast {run.version}, {run.python}, {run.machine}, cores: {run.cores}, {run.at}\n"
         f"{placement()}"
     )
 

@@ -8,6 +8,7 @@ import msgspec
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from actors.errors import Refused
@@ -58,11 +59,25 @@ def add_problems(app: FastAPI, observer: Observer) -> None:
 
     async def fail(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return problem(error.status_code, CODES.get(error.status_code, "error"), str(error.detail))
+        code = CODES.get(error.status_code, "error")
+        response = problem(error.status_code, code, str(error.detail))
+        response.headers.update(error.headers or {})
+        return response
 
     async def crash(request: Request, error: Exception) -> Response:
         return problem(500, "internal", "the server has a bug; it is logged")
 
+    not_found = app.router.default
+
+    async def miss(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            refused = Refused("not_found", f"there is no WebSocket at {scope['path']}")
+            observer.refused(refused.code)
+            await deny(WebSocket(scope, receive, send), refused)
+        else:
+            await not_found(scope, receive, send)
+
+    app.router.default = miss
     app.add_exception_handler(Refused, refuse)
     app.add_exception_handler(HTTPException, fail)
     app.add_exception_handler(Exception, crash)

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import msgspec
 from msgspec.inspect import ListType, LiteralType, StructType, VarTupleType, type_info
@@ -21,10 +21,12 @@ FILE_VARIABLE = "ROOMCAST_CONFIG"
 """Names the TOML file when the command line does not."""
 URL_VARIABLE = "ROOMCAST_URL"
 """Names the server to the commands that need one; no setting."""
-SERVICE_LINK = re.compile(r"ROOMCAST_(SERVICE_HOST|SERVICE_PORT\w*|PORT_\d+_\w+)=|ROOMCAST_PORT=\w+:")
+SERVICE_LINK = re.compile(
+    r"ROOMCAST_(SERVICE_HOST|SERVICE_PORT\w*|PORT_\d+_\w+)=|ROOMCAST_PORT=\w+:"
+)
 """What Kubernetes sets in every pod beside a service that is called roomcast."""
 
-EngineName = Literal["embedded", "echo"]
+EngineName = Annotated[str, msgspec.Meta(pattern="^(embedded|echo)$")]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
@@ -102,7 +104,7 @@ def load(path: str | Path | None = None, environ: Mapping[str, str] = os.environ
     for key in variables:
         _put(tree, key, environ[key])
 
-    return _convert(tree, "the environment")
+    return _convert(tree, ", ".join(variables))
 
 
 def override(settings: Settings, **changes: Mapping[str, Any]) -> Settings:
@@ -124,7 +126,7 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise BadSettings(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadSettings(f"{path}: {error}") from None
 
 
@@ -141,8 +143,11 @@ def _put(tree: dict[str, Any], key: str, value: str) -> None:
     hint = _hint(names, key)
     try:
         parsed = msgspec.convert(_split(value, hint), hint, strict=False)
-    except msgspec.MsgspecError as error:
-        raise BadSettings(f"{key}: {_explain(error, names)}") from None
+    except msgspec.ValidationError as error:
+        sentence = _explain(error, names).removesuffix(", not `str`")
+        raise BadSettings(f"{key}: {sentence}") from None
+    except msgspec.DecodeError as error:
+        raise BadSettings(f"{key}: {'.'.join(names)} is no JSON list: {error}") from None
 
     for parent in parents:
         tree = tree.setdefault(parent, {})
@@ -206,7 +211,7 @@ def _infinite(value: Any, path: str) -> Iterator[str]:
         yield path
 
 
-def _explain(error: msgspec.MsgspecError, names: list[str]) -> str:
+def _explain(error: msgspec.ValidationError, names: list[str]) -> str:
     """Turn msgspec's words into a sentence with the path in front; `names` leads to its root."""
     message, _, below = str(error).partition(" - at `$")
     path = ".".join(names) + below.rstrip("`")
@@ -230,13 +235,13 @@ def _explain(error: msgspec.MsgspecError, names: list[str]) -> str:
 
 
 def _kind(steps: list[str]) -> msgspec.inspect.Type:
-    """Return the type at a path; that of the items where the path leads into a list."""
+    """Return the type at a path."""
     kind: msgspec.inspect.Type = type_info(Settings)
     for step in steps:
         assert isinstance(kind, StructType)
         kind = next(field.type for field in kind.fields if field.name == step)
 
-    return kind.item_type if isinstance(kind, VarTupleType) else kind
+    return kind
 
 
 def _unknown(section: list[str], name: str, known: list[str]) -> str:

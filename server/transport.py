@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from actors.connection import ConnectionActor
 from actors.errors import Close
+from actors.messages import AnyCommand
 from actors.wire import Burst, Codec
 
 ABORT = "roomcast.abort"
@@ -45,22 +46,25 @@ class AsgiTransport:
     def abort(self) -> None:
         """Stop waiting for the peer, and cut the connection if the server lets us. Idempotent."""
         self._running.cancel()
-        abort: Callable[[], None] | None = self._websocket.scope["extensions"].get(ABORT)
+        abort: Callable[[], None] | None = self._websocket.scope.get("extensions", {}).get(ABORT)
         if abort is not None:
             abort()
 
-    async def run(self, actor: ConnectionActor) -> None:
-        """Carry the connection until its socket is done with."""
+    async def run(self, actor: ConnectionActor, first: AnyCommand | None) -> None:
+        """Carry out the first command, if any, then carry the connection to its end."""
         try:
             with self._running:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._write, actor)
-                    await self._read(actor)
+                    await self._read(actor, first)
         finally:
             actor.gone(self._peer_code)
 
-    async def _read(self, actor: ConnectionActor) -> None:
+    async def _read(self, actor: ConnectionActor, first: AnyCommand | None) -> None:
         with self._reading:
+            if first is not None:
+                await actor.begin(first)
+
             while True:
                 message = await self._websocket.receive()
                 if message["type"] == "websocket.disconnect":

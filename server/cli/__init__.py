@@ -1,8 +1,14 @@
-"""The command line. Exit codes: 0 done, 1 it failed, 2 the call or the settings are wrong."""
+"""The command line.
+
+Exit codes: 0 done, 1 it failed, 2 the call or the settings are wrong, 130 Ctrl-C. A server that
+was told to stop, by Ctrl-C or SIGTERM, and has drained is done.
+"""
 
 from __future__ import annotations
 
 import importlib
+import io
+import sys
 from typing import NoReturn
 
 import click
@@ -36,6 +42,16 @@ def cli() -> None:
 
 
 def main() -> NoReturn:
-    """Run the command line and exit."""
-    cli(prog_name="roomcast")
-    raise SystemExit(0)
+    """Run the command line and exit; what the terminal cannot show never ends a command."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+    try:
+        status = cli.main(prog_name="roomcast", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except click.Abort:
+        status = 130
+
+    raise SystemExit(status)

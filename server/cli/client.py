@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
-from actors.errors import Close
-from actors.messages import AnyEvent
-from server.cli.options import Failed
+from actors.errors import GONE, Close
+from actors.messages import AnyEvent, Closing
+from server.cli.options import Bad, Failed
+from server.cli.terminal import printable
 
 decode_event: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
 OPEN_WITHIN = 10.0
 """Seconds a server may take to answer."""
+SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 
 
 class Unreachable(Failed):
@@ -24,63 +28,108 @@ class Unreachable(Failed):
 
 
 class Ended(Exception):
-    """The server closed the connection."""
+    """The server closed the connection, or it broke; the text says it in a sentence."""
 
-    def __init__(self, close: Close) -> None:
-        super().__init__(close.reason)
+    def __init__(self, close: Close, pause: float = 0.0) -> None:
+        if close.code == GONE.code:
+            super().__init__("the connection to the server broke")
+        else:
+            super().__init__(f"the server ended it: {printable(close.message or close.reason)}")
+
         self.close = close
+        self.pause = pause
+        """Seconds over which the server wants its clients to come back."""
 
 
-def socket_url(base: str, path: str, query: dict[str, Any] | None = None) -> str:
-    """Turn the address of a server into that of one of its WebSockets. Raises Failed."""
-    parts = urlsplit(base)
-    schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
-    if parts.scheme not in schemes or not parts.netloc:
-        raise Failed(f"{base} is not the address of a server, like http://127.0.0.1:8000")
+def room_url(base: str, room: str, surface: str, query: dict[str, Any] | None = None) -> str:
+    """Return the address of a room's WebSocket on a server. Raises Bad."""
+    try:
+        parts = urlsplit(base)
+        usable = parts.scheme in SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
 
+    if not usable:
+        raise Bad(f"{base} is not the address of a server, like http://127.0.0.1:8000")
+
+    # Not every argument of a command is UTF-8; the server says what is wrong with such a name.
+    path = f"{parts.path.rstrip('/')}/v1/rooms/{quote(os.fsencode(room), safe='')}/{surface}"
     given = {name: value for name, value in (query or {}).items() if value is not None}
     return urlunsplit(
-        (schemes[parts.scheme], parts.netloc, parts.path.rstrip("/") + path, urlencode(given), "")
+        (SCHEMES[parts.scheme], parts.netloc, path, urlencode(given, errors="replace"), "")
     )
 
 
 async def open_socket(url: str) -> ClientConnection:
     """Connect, or raise Unreachable, or Failed with the server's own reason."""
-    where = urlsplit(url).netloc
+    where = urlsplit(url).netloc.rpartition("@")[2]
     try:
         return await connect(
             url, subprotocols=None, compression=None, open_timeout=OPEN_WITHIN, proxy=None
         )
     except InvalidStatus as refused:
-        if refused.response.status_code == 503:
-            raise Unreachable(f"{where} is not taking connections now") from None
+        status, reason = refused.response.status_code, read_problem(refused.response.body)
+        if status == 503:
+            raise Unreachable(f"{where} takes no connections now: {reason}") from None
 
-        raise Failed(f"{where} refused: {read_problem(refused.response.body)}") from None
+        raise Failed(f"{where} refused with status {status}: {reason}") from None
+    except ssl.SSLError as error:
+        raise Failed(f"{where} does not speak TLS as it should: {error.reason}") from None
     except (OSError, TimeoutError):
         raise Unreachable(
             f"no server answers at {where}; `roomcast serve --dev` starts one"
         ) from None
-    except (InvalidHandshake, InvalidURI) as error:
-        raise Failed(f"{where} is not a Roomcast server: {error}") from None
+    except (InvalidHandshake, InvalidURI, ValueError) as error:
+        raise Failed(f"{where} is not a Roomcast server: {printable(str(error))}") from None
 
 
 async def events(socket: ClientConnection) -> AsyncIterator[AnyEvent]:
-    """Yield events until the server closes. Raises Ended."""
+    """Yield events until the server closes; those of a kind not known here are left out.
+
+    Raises Ended, or Failed if it is no Roomcast server.
+    """
+    closing: Closing | None = None
     try:
         while True:
-            yield decode_event.decode(await socket.recv())
+            event = _decode(await socket.recv())
+            if isinstance(event, Closing):
+                closing = event
+
+            if event is not None:
+                yield event
     except ConnectionClosed as closed:
-        frame = closed.rcvd
-        code, reason = (frame.code, frame.reason) if frame else (1006, "gone")
-        raise Ended(Close(code, reason)) from None
+        raise _ended(closed, closing) from None
+
+
+def _decode(data: str | bytes) -> AnyEvent | None:
+    try:
+        return decode_event.decode(data)
+    except msgspec.ValidationError:
+        return None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise Failed("this is not a Roomcast server: it sends no events") from None
+
+
+def _ended(closed: ConnectionClosed, closing: Closing | None) -> Ended:
+    frame = closed.rcvd
+    if frame is None:
+        return Ended(GONE)
+
+    if closing is None:
+        return Ended(Close(frame.code, frame.reason or f"code {frame.code}"))
+
+    return Ended(Close(frame.code, frame.reason, closing.message), closing.reconnect_ms / 1000)
 
 
 def read_problem(body: bytes | bytearray | None) -> str:
     """Read the sentence in a problem document."""
     try:
-        problem = msgspec.json.decode(body or b"{}")
-    except msgspec.DecodeError:
-        problem = {}
+        problem = msgspec.json.decode(body or b"")
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        problem = None
 
-    detail = problem.get("detail", "no reason given") if isinstance(problem, dict) else ""
-    return f"{problem['field']}: {detail}" if problem.get("field") else str(detail)
+    if not isinstance(problem, dict) or "detail" not in problem:
+        return "it gives no reason; is it a Roomcast server?"
+
+    detail, field = printable(str(problem["detail"])), printable(str(problem.get("field", "")))
+    return detail if field in detail else f"{field}: {detail}"

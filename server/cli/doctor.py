@@ -6,8 +6,8 @@ import importlib.util
 import os
 import platform
 import resource
-import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,9 @@ import msgspec
 
 from actors.messages import AudioSpec
 from server.cli.options import Failed, config_option, json_option, load_settings, run
+from server.cli.serve import take_address
 from server.engines.embedded import EmbeddedEngine
+from server.serving import url_of
 from server.settings import Settings
 
 RESERVED_FILES = 200
@@ -33,22 +35,30 @@ class Check(msgspec.Struct, frozen=True):
     found: str
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="Check whether this machine is fit to run the server.")
 @config_option
 @json_option
 def command(config: Path | None, as_json: bool) -> None:
     """Check Python, the event loop, the port, the file limit and the speech engine."""
-    settings = load_settings(config)
-    checks = [check_python(), check_loop(), check_port(settings), check_files(settings)]
-    if "embedded" in settings.engines.enabled:
-        checks.append(run(check_engine, settings))
-
-    for check in checks:
+    failed = []
+    for check in checks(load_settings(config)):
         line = msgspec.json.encode(check).decode()
         click.echo(line if as_json else f"{check.verdict:5} {check.name:8} {check.found}")
+        if check.verdict == "fail":
+            failed.append(check.name)
 
-    if any(check.verdict == "fail" for check in checks):
-        raise Failed("this machine is not fit to run the server as it is configured")
+    if failed:
+        raise Failed(f"the server could not run here as it is configured: {', '.join(failed)}")
+
+
+def checks(settings: Settings) -> Iterator[Check]:
+    """Look at one thing after the other; the engine, last, takes a moment."""
+    yield check_python()
+    yield check_loop()
+    yield check_port(settings)
+    yield check_files(settings)
+    if "embedded" in settings.engines.enabled:
+        yield run(check_engine, settings)
 
 
 def check_python() -> Check:
@@ -67,12 +77,16 @@ def check_loop() -> Check:
 
 def check_port(settings: Settings) -> Check:
     """Say whether the address can be listened on."""
-    host, port = settings.server.host, settings.server.port
     try:
-        with socket.create_server((host, port)):
-            return Check("port", "ok", f"{host}:{port} is free")
-    except OSError as error:
-        return Check("port", "fail", f"{host}:{port}: {error.strerror} (server.port)")
+        sockets = take_address(settings)
+    except Failed as failed:
+        return Check("port", "fail", f"{failed.message} (server.port)")
+
+    found = ", ".join(map(url_of, sockets))
+    for each in sockets:
+        each.close()
+
+    return Check("port", "ok", f"{found} is free")
 
 
 def check_files(settings: Settings) -> Check:

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import random
-import shutil
 import sys
+import time
 from typing import Any
 
 import anyio
 import click
 import msgspec
 
-from actors.messages import Closing, Error, Event, Gap, Joined, Message, Transcript
-from server.cli.client import Ended, Unreachable, events, open_socket, socket_url
+from actors.messages import AnyEvent, Error, Gap, Joined, Message, Transcript
+from server.cli.client import Ended, Unreachable, events, open_socket, room_url
 from server.cli.options import Failed, json_option, run, url_option
+from server.cli.terminal import StatusLine, printable, to_json
 
 FIRST_RETRY = 0.5
 LAST_RETRY = 15.0
+"""Seconds; a connection that held longer starts the retries from the first again."""
+
+LOSSES = {
+    "epoch_changed": "the server has started anew, without its history",
+    "expired": "they are too old for the server's history",
+    "too_far": "they are more than one resume replays",
+    "ahead": "the server's history ends before them",
+}
 
 
-@click.command("listen")
+@click.command("listen", short_help="Print the captions of a room, across restarts of the server.")
 @click.argument("room")
 @click.option("--since", metavar="EPOCH:OFFSET", help="Resume after this event.")
 @click.option("--history", type=click.IntRange(0), help="Begin with this many earlier events.")
@@ -28,84 +37,120 @@ LAST_RETRY = 15.0
 @url_option
 @json_option
 def command(room: str, url: str, as_json: bool, once: bool, **options: Any) -> None:
-    """Print the captions of ROOM, come back when the server restarts, and miss nothing."""
-    partials = options["partials"] and (as_json or sys.stdout.isatty())
+    """Print the captions of ROOM, come back when the server restarts, and miss nothing.
+
+    What is said goes to standard output; what became of the connection, to standard error.
+    """
+    line = StatusLine(sys.stdout)
     query = {"since": options["since"], "history": options["history"]}
-    query["partials"] = None if partials else "false"
-    base = socket_url(url, f"/v1/rooms/{room}/listen")
-    run(Ear(base, query, as_json, once).run)
+    query["partials"] = None if options["partials"] and (as_json or line.visible) else "false"
+    room_url(url, room, "listen")
+    run(Ear((url, room), query, line, as_json, once).run)
 
 
 class Ear:
     """A listener that resumes where it was."""
 
-    def __init__(self, url: str, query: dict[str, Any], as_json: bool, once: bool) -> None:
-        self._url, self._query = url, query
+    def __init__(
+        self,
+        place: tuple[str, str],
+        query: dict[str, Any],
+        line: StatusLine,
+        as_json: bool,
+        once: bool,
+    ) -> None:
+        self._place, self._query, self._line = place, query, line
         self._as_json, self._once = as_json, once
         self._failures = 0
-        self._pending = ""
+        self._joined: Joined | None = None
 
     async def run(self) -> None:
         """Listen until the server says not to come back. Raises Failed."""
-        while True:
-            try:
-                await self._listen()
-            except Unreachable:
-                if self._once or "since" not in self._seen():
-                    raise
-            except Ended as ended:
-                if self._once or not ended.close.retry:
-                    raise Failed(f"the server ended it: {ended.close.reason}") from None
+        try:
+            while True:
+                pause = await self._listen()
+                await anyio.sleep(pause)
+        finally:
+            self._line.clear()
 
-            pause = random.uniform(0, min(LAST_RETRY, FIRST_RETRY * 2**self._failures))
-            self._failures = min(self._failures + 1, 10)
-            await anyio.sleep(pause)
+    async def _listen(self) -> float:
+        """Listen over one connection; return for how long to stay away. Raises Failed."""
+        began = time.monotonic()
+        pause = 0.0
+        try:
+            async with await open_socket(room_url(*self._place, "listen", self._query)) as socket:
+                async for event in events(socket):
+                    self._take(event)
+        except Unreachable:
+            if self._once or self._joined is None:
+                raise
+        except Ended as ended:
+            if self._once or not ended.close.retry:
+                raise Failed(str(ended)) from None
 
-    async def _listen(self) -> None:
-        socket = await open_socket(socket_url(self._url, "", self._query))
-        async with socket:
-            async for event in events(socket):
-                self._failures = 0
-                self._note(event)
-                if self._as_json:
-                    click.echo(msgspec.json.encode(event))
-                else:
-                    self._show(event)
+            pause = ended.pause
+            self._note(f"{ended}; coming back")
 
-    def _seen(self) -> dict[str, Any]:
-        return {name: value for name, value in self._query.items() if value is not None}
+        if time.monotonic() - began > LAST_RETRY:
+            self._failures = 0
 
-    def _note(self, event: Event) -> None:
-        """Remember the place to resume from."""
-        if isinstance(event, Joined | Transcript | Message) and isinstance(event.offset, int):
-            self._query |= {"since": f"{event.epoch}:{event.offset}", "history": None}
+        self._failures = min(self._failures + 1, 10)
+        return random.uniform(0, max(pause, min(LAST_RETRY, FIRST_RETRY * 2**self._failures)))
 
-    def _show(self, event: Event) -> None:
+    def _take(self, event: AnyEvent) -> None:
+        self._remember(event)
+        if self._as_json:
+            click.echo(to_json(event))
+        else:
+            self._show(event)
+
+    def _remember(self, event: AnyEvent) -> None:
+        """Keep the place to resume from; a join that owes a replay does not move it."""
+        match event:
+            case Joined(epoch=epoch, offset=offset):
+                self._joined = event
+                if "since" not in self._query or self._query["since"] is None:
+                    self._resume_after(epoch, offset)
+            case Gap(epoch=str(epoch), last=last) if self._joined is not None:
+                self._resume_after(epoch, max(last, self._joined.offset))
+            case Transcript(epoch=str(epoch), offset=int(offset)):
+                self._resume_after(epoch, offset)
+            case Message(epoch=str(epoch), offset=int(offset)):
+                self._resume_after(epoch, offset)
+
+    def _resume_after(self, epoch: str, offset: int) -> None:
+        self._query |= {"since": f"{epoch}:{offset}", "history": None}
+
+    def _show(self, event: AnyEvent) -> None:
         match event:
             case Transcript(final=False):
-                self._write(self._line(event), final=False)
-            case Transcript(text=text) if text:
-                self._write(self._line(event), final=True)
+                self._line.show(_caption(event))
+            case Transcript(text=""):
+                self._line.clear()
+            case Transcript():
+                self._line.print(_caption(event))
             case Message(data=data):
-                self._write(msgspec.json.encode(data).decode(), final=True)
-            case Gap(first=first, last=last, reason=reason):
-                self._write(f"[{max(0, last - first + 1)} events are lost: {reason}]", final=True)
+                self._line.print(to_json(data))
+            case Gap():
+                self._note(_loss(event))
             case Joined(recovered=True):
-                self._write("[back, nothing missed]", final=True)
-            case Error(message=message) | Closing(message=message):
-                click.echo(message, err=True)
+                self._note("back, nothing is lost")
+            case Error(message=message):
+                self._note(printable(message))
 
-    def _line(self, event: Transcript) -> str:
-        line = f"{event.speaker.name}: {event.text}" if event.speaker.name else event.text
-        return "".join(each if each.isprintable() else "?" for each in line)
+    def _note(self, text: str) -> None:
+        self._line.print(f"[{text}]", err=True)
 
-    def _write(self, line: str, final: bool) -> None:
-        """Write a line; a partial stays on the terminal's last line until its final replaces it."""
-        if not sys.stdout.isatty():
-            click.echo(line)
-            return
 
-        width = shutil.get_terminal_size().columns
-        click.echo(
-            "\r\x1b[K" + (line if final else f"\x1b[2m{line[-width + 1 :]}\x1b[0m"), nl=final
-        )
+def _caption(event: Transcript) -> str:
+    name = event.speaker.name
+    return printable(f"{name}: {event.text}" if name else event.text)
+
+
+def _loss(gap: Gap) -> str:
+    if gap.session is not msgspec.UNSET:
+        return "some of a speaker's audio is lost: the speech engine is too slow"
+
+    count = gap.last - gap.first + 1
+    lost = f"{count} events are lost" if count > 0 else "what was said meanwhile is lost"
+    return f"back, {lost}: {LOSSES[gap.reason]}"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from server.settings import BadSettings, Settings, load
+from server.settings import URL_VARIABLE, BadSettings, Settings, load
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -19,7 +18,11 @@ config_option = click.option(
     help="TOML file with settings; ROOMCAST_CONFIG names one too.",
 )
 url_option = click.option(
-    "--url", default=DEFAULT_URL, envvar="ROOMCAST_URL", show_default=True, help="The server."
+    "--url",
+    default=DEFAULT_URL,
+    envvar=URL_VARIABLE,
+    show_default=True,
+    help=f"The server; {URL_VARIABLE} names one too.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one value a line.")
 
@@ -45,13 +48,11 @@ class Failed(click.ClickException):
 
 
 def run(work: Callable[..., Any], *args: Any) -> Any:
-    """Run async work to its end; Ctrl-C ends the command with status 130, without a traceback."""
+    """Run async work to its end; raises a user's error as it is, out of any group."""
     import anyio
 
     try:
         return anyio.run(work, *args)
-    except KeyboardInterrupt:
-        sys.exit(130)
     except BaseExceptionGroup as group:
         raise first_of(group) from None
 

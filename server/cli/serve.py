@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import socket
+import sys
 from pathlib import Path
 
 import click
 import msgspec
 
-from server.cli.options import Bad, Failed, config_option, load_settings
+from server.cli.options import DEFAULT_URL, Bad, Failed, config_option, load_settings
 from server.settings import BadSettings, Settings, override
 
 BANNER = """\
@@ -23,32 +25,42 @@ BANNER = """\
 """
 
 
-@click.command("serve")
+@click.command("serve", short_help="Run the server until Ctrl-C or SIGTERM, then drain it.")
 @config_option
 @click.option("--dev", is_flag=True, help="One open tenant, no tokens; loopback only.")
 @click.option("--host", help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), help="TCP port.")
+@click.option("--port", type=click.IntRange(0, 65535), help="TCP port; 0 takes a free one.")
 @click.option("--expose", is_flag=True, help="Allow --dev on an address that is not loopback.")
 def command(
     config: Path | None, dev: bool, host: str | None, port: int | None, expose: bool
 ) -> None:
-    """Run the server until Ctrl-C or SIGTERM, then drain it."""
-    from server.serving import serve
+    """Run the server until Ctrl-C or SIGTERM, then drain it; a second signal cuts the drain."""
+    from server.serving import StartFailed, check_exposure, serve, url_of
 
     settings = with_flags(load_settings(config), dev, host, port, expose)
-    if settings.dev:
-        click.echo(banner(settings), err=True)
-
     try:
-        serve(settings)
+        check_exposure(settings)
+        sockets = take_address(settings)
+        if sys.stderr is not None and sys.stderr.isatty():
+            click.echo(banner(url_of(sockets[0])), err=True)
+
+        serve(settings, sockets)
     except BadSettings as error:
         raise Bad(str(error)) from None
-    except OSError as error:
-        if error.errno not in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
-            raise
+    except StartFailed:
+        raise Failed("the server could not start; the log above says why") from None
 
+
+def take_address(settings: Settings) -> list[socket.socket]:
+    """Listen on the address of the settings. Raises Failed."""
+    from server.serving import listen
+
+    try:
+        return listen(settings)
+    except OSError as error:
         where = f"{settings.server.host}:{settings.server.port}"
-        raise Failed(f"cannot listen on {where}: {error.strerror}") from None
+        hint = "; choose another with --port" if error.errno == errno.EADDRINUSE else ""
+        raise Failed(f"cannot listen on {where}: {error.strerror}{hint}") from None
 
 
 def with_flags(
@@ -60,10 +72,9 @@ def with_flags(
     return msgspec.structs.replace(override(settings, server=given), dev=dev or settings.dev)
 
 
-def banner(settings: Settings) -> str:
+def banner(url: str) -> str:
     """Say what runs and how to use it."""
     from server import __version__
 
-    url = f"http://{settings.server.host}:{settings.server.port}"
-    suffix = "" if settings.server.port == 8000 else f" --url {url}"
+    suffix = "" if url == DEFAULT_URL else f" --url {url}"
     return BANNER.format(version=__version__, url=url, suffix=suffix)

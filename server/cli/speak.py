@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 import time
 from typing import Any
 
@@ -11,16 +13,17 @@ import msgspec
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from actors.messages import Ack, Error, Event, Speech, Transcript
-from server.cli.audio import FRAME, Recording, open_recording
-from server.cli.client import Ended, events, open_socket, socket_url
+from actors.messages import Ack, AnyEvent, Error, Speech, Transcript
+from server.cli.audio import FRAME, Recording, open_recording, open_source
+from server.cli.client import Ended, events, open_socket, room_url
 from server.cli.options import Failed, json_option, run, url_option
+from server.cli.terminal import StatusLine, printable, to_json
 
-REPORT_EVERY = 1.0
-"""Seconds between two lines of progress."""
+REPORT_EVERY = 0.5
+"""Seconds between two looks at the progress."""
 
 
-@click.command("speak")
+@click.command("speak", short_help="Stream a WAV file, raw PCM or a pipe into a room.")
 @click.argument("file")
 @click.option("--room", required=True, help="Room to speak in.")
 @click.option(
@@ -31,30 +34,41 @@ REPORT_EVERY = 1.0
     show_default=True,
     help="How fast to send.",
 )
-@click.option("--sample-rate", default=16000, show_default=True, help="Hertz of raw PCM.")
-@click.option("--channels", default=1, show_default=True, help="Channels of raw PCM.")
-@click.option("--engine", default="", help="Speech engine; the server's default if not given.")
-@click.option("--name", default="", help="Name of the speaker.")
+@click.option(
+    "--sample-rate",
+    type=click.IntRange(8000, 48000),
+    default=16000,
+    show_default=True,
+    help="Hertz of raw PCM.",
+)
+@click.option(
+    "--channels",
+    type=click.IntRange(1, 2),
+    default=1,
+    show_default=True,
+    help="Channels of raw PCM.",
+)
+@click.option("--engine", help="Speech engine; the server's default if not given.")
+@click.option("--name", help="Name of the speaker.")
 @url_option
 @json_option
-def command(
-    file: str,
-    room: str,
-    pace: str,
-    sample_rate: int,
-    channels: int,
-    **options: Any,
-) -> None:
+def command(file: str, room: str, url: str, sample_rate: int, channels: int, **more: Any) -> None:
     """Stream FILE (WAV or raw PCM16; - for standard input) into a room, and print its finals."""
-    recording = open_recording(file, sample_rate, channels)
-    query = {
-        "rate": recording.rate,
-        "channels": recording.channels,
-        "engine": options["engine"] or None,
-        "name": options["name"] or None,
-    }
-    url = socket_url(options["url"], f"/v1/rooms/{room}/speak", query)
-    run(Talk(recording, room, pace == "realtime", options["as_json"]).run, url)
+    room_url(url, room, "speak")
+    source = open_source(file)
+
+    async def speak() -> None:
+        recording = await open_recording(source, sample_rate, channels)
+        query = {
+            "rate": recording.rate,
+            "channels": recording.channels,
+            "engine": more["engine"],
+            "name": more["name"],
+        }
+        socket = await open_socket(room_url(url, room, "speak", query))
+        await Talk(recording, room, more["pace"] == "realtime", more["as_json"]).run(socket)
+
+    run(speak)
 
 
 class Talk:
@@ -63,32 +77,36 @@ class Talk:
     def __init__(self, recording: Recording, room: str, paced: bool, as_json: bool) -> None:
         self._recording, self._room = recording, room
         self._paced, self._as_json = paced, as_json
+        self._progress = StatusLine(sys.stderr)
         self._sent = self._lag = 0.0
         self._finals = 0
         self._session: str | None = None
         self._done = False
 
-    async def run(self, url: str) -> None:
+    async def run(self, socket: ClientConnection) -> None:
         """Send everything and wait for the last final. Raises Failed."""
-        socket = await open_socket(url)
         began = time.monotonic()
-        async with socket, anyio.create_task_group() as tasks:
-            await socket.send(_join(self._room))
-            tasks.start_soon(self._report)
-            tasks.start_soon(self._send, socket)
-            await self._receive(socket)
-            tasks.cancel_scope.cancel()
+        try:
+            async with socket, anyio.create_task_group() as tasks:
+                tasks.start_soon(self._report)
+                tasks.start_soon(self._send, socket)
+                await self._receive(socket)
+                tasks.cancel_scope.cancel()
+        finally:
+            self._progress.clear()
 
         took = time.monotonic() - began
         click.echo(f"{self._sent:.1f} s of audio, {self._finals} finals, {took:.1f} s", err=True)
+        if self._recording.missing:
+            click.echo(f"the file ends {self._recording.missing:.1f} s early", err=True)
 
     async def _send(self, socket: ClientConnection) -> None:
         began = time.monotonic()
-        pieces = self._recording.frames
         try:
-            while data := await anyio.to_thread.run_sync(next, pieces, b""):
+            await socket.send(_join(self._room))
+            while data := await self._recording.read():
                 await socket.send(data)
-                self._sent += len(data) / (self._recording.rate * self._recording.channels * 2)
+                self._sent += len(data) / self._recording.bytes_per_second
                 if self._paced:
                     await anyio.sleep(max(0.0, began + self._sent - FRAME - time.monotonic()))
 
@@ -102,11 +120,11 @@ class Talk:
                 self._take(event)
         except Ended as ended:
             if not self._done:
-                raise Failed(f"the server ended it: {ended.close.reason}") from None
+                raise Failed(f"{ended}; {self._sent:.1f} s of audio were sent") from None
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: AnyEvent) -> None:
         if self._as_json:
-            click.echo(msgspec.json.encode(event))
+            self._progress.print(to_json(event))
 
         match event:
             case Speech(state=state, session=session, lag=lag):
@@ -115,9 +133,9 @@ class Talk:
             case Transcript(final=True, text=text) if text and self._is_own(event):
                 self._finals += 1
                 if not self._as_json:
-                    click.echo(text)
+                    self._progress.print(printable(text))
             case Error(message=message):
-                raise Failed(f"refused: {message}")
+                raise Failed(f"refused: {printable(message)}")
             case Ack(id="stop"):
                 self._done = True
 
@@ -125,9 +143,11 @@ class Talk:
         return self._session is not None and event.segment.startswith(f"{self._session}.")
 
     async def _report(self) -> None:
-        while True:
+        seconds = self._recording.seconds
+        whole = "" if math.isinf(seconds) else f" of {seconds:.1f}"
+        while self._progress.visible:
             await anyio.sleep(REPORT_EVERY)
-            click.echo(f"\r{self._sent:7.1f} s sent, {self._lag:.1f} s behind ", nl=False, err=True)
+            self._progress.show(f"{self._sent:.1f}{whole} s sent, {self._lag:.1f} s behind")
 
 
 def _join(room: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
+import msgspec
 
 from actors.errors import Refused, UpstreamLost
 from actors.messages import AudioFrame, AudioSpec, Recognition, Word
@@ -25,6 +26,7 @@ class EchoStream:
     def __init__(self, bytes_per_second: int) -> None:
         self._rate = bytes_per_second
         self._bytes = self._step = 0
+        self._ended = False
         self._tx, self._rx = anyio.create_memory_object_stream[Recognition](WAITING)
 
     @property
@@ -35,17 +37,23 @@ class EchoStream:
     async def send(self, frame: AudioFrame) -> None:
         """Count a frame; waits while nobody reads the answers. Raises UpstreamLost."""
         self._bytes += len(frame.data)
-        try:
-            while self._bytes * STEPS >= (self._step + 1) * self._rate:
-                self._step += 1
-                await self._tx.send(self._answer(final=self._step % STEPS == 0))
-        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
-            raise UpstreamLost("the echo stream is closed") from None
+        while self._bytes * STEPS >= (self._step + 1) * self._rate:
+            step = self._step + 1
+            await self._say(_answer(step, final=step % STEPS == 0))
+            self._step = step
 
     async def end(self) -> None:
-        """Turn the last partial into a final, and say no more."""
+        """Turn the last partial into a final, and say no more; repeated calls do nothing.
+
+        Raises UpstreamLost.
+        """
+        if self._ended:
+            return
+
+        self._ended = True
         if self._step % STEPS:
-            await self._tx.send(self._answer(final=True))
+            last = _answer(self._step, final=True)
+            await self._say(msgspec.structs.replace(last, revision=last.revision + 1))
 
         self._tx.close()
 
@@ -58,18 +66,23 @@ class EchoStream:
         self._tx.close()
         self._rx.close()
 
-    def _answer(self, final: bool) -> Recognition:
-        second, part = divmod(self._step - 1, STEPS)
-        start, end = float(second), self._step / STEPS
-        texts = (
-            ("echo", str(second + 1)) if final else ("echo", str(second + 1), f"part {part + 1}")
-        )
-        width = (end - start) / len(texts)
-        words = tuple(
-            Word(text, start + width * n, start + width * (n + 1), 1.0)
-            for n, text in enumerate(texts)
-        )
-        return Recognition(second, part, final, " ".join(texts), start, end, words)
+    async def _say(self, answer: Recognition) -> None:
+        try:
+            await self._tx.send(answer)
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+            raise UpstreamLost("the echo stream is closed") from None
+
+
+def _answer(step: int, final: bool) -> Recognition:
+    second, part = divmod(step - 1, STEPS)
+    start, end = float(second), step / STEPS
+    texts = ("echo", str(second + 1)) if final else ("echo", str(second + 1), f"part {part + 1}")
+    width = (end - start) / len(texts)
+    words = tuple(
+        Word(text, start + width * n, min(end, start + width * (n + 1)), 1.0)
+        for n, text in enumerate(texts)
+    )
+    return Recognition(second, part, final, " ".join(texts), start, end, words)
 
 
 class EchoEngine:

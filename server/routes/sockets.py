@@ -8,7 +8,7 @@ import msgspec
 from fastapi import FastAPI
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from actors.errors import OVERLOAD, Refused
+from actors.errors import Refused
 from actors.messages import AnyCommand, AudioSpec, Join, Label, Start
 from actors.microphone import Kind
 from actors.wire import SUBPROTOCOLS
@@ -107,14 +107,7 @@ async def _serve(node: Node, websocket: WebSocket, kind: Kind, first: AnyCommand
         return
 
     actor = node.manager.connect(kind, principal, transport)
-    if first is not None:
-        try:
-            await actor.obey(first)
-        except Refused as refused:
-            actor.refuse(refused)
-            actor.close(OVERLOAD.because(refused.message))
-
-    await transport.run(actor)
+    await transport.run(actor, first)
 
 
 async def _deny(node: Node, websocket: WebSocket, refused: Refused) -> None:

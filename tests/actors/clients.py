@@ -33,6 +33,9 @@ class Seen:
 
     def take(self, offset: int, data: object) -> None:
         """Note an event: each offset comes once, and they come in order."""
+        if not self.data and offset <= self.base:
+            self.base = self.newest = offset - 1  # it happened while this client was joining
+
         assert offset > self.newest, f"{offset} after {self.newest}"
         assert offset not in self.lost
         self.newest = offset
@@ -42,6 +45,7 @@ class Seen:
         """Note a gap: it takes back nothing that has come."""
         lost = set(range(first, last + 1))
         assert not lost & set(self.data)
+        self.base = min(self.base, first - 1)
         self.lost |= lost
 
 

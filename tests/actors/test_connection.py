@@ -11,7 +11,7 @@ import pytest
 from actors.errors import IDLE, INTERNAL, NORMAL, RESTART, SessionEnd
 from actors.lifecycle import State
 from actors.limits import Egress, History, Limits
-from actors.messages import Ack, Closing, Error, Hello, Joined, Message, Transcript
+from actors.messages import Ack, Closing, Error, Hello, Join, Joined, Message, Transcript
 from tests.actors.node import data_of, order, running
 from tests.autojump import settle
 from tests.fakes import FakeClock, FrailBackplane
@@ -68,6 +68,26 @@ async def test_a_publish_is_acknowledged_with_its_place_if_it_has_an_id() -> Non
         await order(actor, "publish", id=1, room="a", data=2)
         (ack,) = far.of(Ack)
         assert (ack.id, ack.room, ack.offset) == (1, "a", 2)
+
+
+async def test_the_command_of_an_address_is_carried_out_without_being_asked() -> None:
+    async with running() as node:
+        actor, far = node.connect("listen")
+        await actor.begin(Join(room="a"))
+        await node.publish("a", 1)
+        await settle()
+        assert actor.open
+        assert data_of(far) == [1]
+
+
+async def test_a_refusal_of_the_command_of_an_address_ends_the_connection() -> None:
+    async with running(Limits(rooms=1)) as node:
+        actor, far = node.connect("listen")
+        await actor.begin(Join(room="a"))
+        assert [type(event) for event in far.got] == [Hello, Error, Closing]
+        assert [error.code for error in far.of(Error)] == ["room_limit"]
+        assert far.closed is not None
+        assert (far.closed.code, far.closed.retry) == (1013, True)
 
 
 async def test_a_left_room_is_heard_no_more_and_can_be_joined_again() -> None:

@@ -239,7 +239,7 @@ async def test_a_lost_engine_closes_the_connection_with_4005(kind: str) -> None:
 
 
 async def test_an_engine_too_slow_to_open_closes_with_4005_after_open_within() -> None:
-    async with running() as node:
+    async with running(Limits(upstream=Upstream(open_within=10))) as node:
         node.engine.slow_to_open = 60
         actor, mouth = node.connect()
         await order(actor, "start", room="a")

@@ -235,7 +235,7 @@ async def test_an_engine_that_refuses_is_passed_on() -> None:
 async def test_an_engine_too_slow_to_open_is_lost() -> None:
     engine = FakeEngine()
     engine.slow_to_open = 11
-    async with speaking(engine=engine) as scene:
+    async with speaking(Limits(upstream=Upstream(open_within=10)), engine) as scene:
         await scene.hear(1)
         assert scene.session.lag == 0.1
         await anyio.sleep(12)
@@ -251,7 +251,7 @@ async def test_an_open_engine_has_all_the_time_it_wants() -> None:
 
 @pytest.mark.parametrize("stalled", [False, True])
 async def test_an_engine_that_never_finishes_is_lost(stalled: bool) -> None:
-    async with speaking() as scene:
+    async with speaking(Limits(upstream=Upstream(end_within=10))) as scene:
         await scene.hear(1)
         await settle()
         if stalled:

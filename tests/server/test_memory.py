@@ -1,0 +1,198 @@
+"""The backplane of a single node: what it keeps, for how long, and how much of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.errors import Refused
+from actors.limits import History
+from actors.log import Position
+from server.backplanes.memory import MemoryBackplane
+from tests.autojump import virtual_time
+from tests.contracts import BACKPLANE, BackplaneCheck, Heard, check_backplane, say
+from tests.fakes import FakeClock, HandClock
+
+pytestmark = pytest.mark.anyio
+LIMITS = History(messages=5, bytes=2000, age=10, replay=4)
+keys = st.sampled_from(["t/a", "t/b", "u/a"])
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Run every case on both backends, in virtual time."""
+    return virtual_time(request.param)
+
+
+@asynccontextmanager
+async def running(plane: MemoryBackplane) -> AsyncIterator[Heard]:
+    """Let a backplane deliver, for the length of a test."""
+    heard, ready = Heard(), anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(plane.run, heard.deliver, ready.set)
+        await ready.wait()
+        yield heard
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("check", BACKPLANE)
+async def test_it_keeps_the_contract_of_a_backplane(check: BackplaneCheck) -> None:
+    await check_backplane(MemoryBackplane(History(), 100, FakeClock()), check)
+
+
+async def test_a_delivery_is_a_function_call() -> None:
+    plane = MemoryBackplane(LIMITS, 10, HandClock())
+    async with running(plane) as heard:
+        await plane.subscribe("t/a")
+        await plane.publish("t/a", say(1))
+        await plane.relay("t/a", say(2))
+        assert heard.data == [1, 2]
+
+    await plane.publish("t/a", say(3))
+    assert heard.data == [1, 2]
+
+
+async def test_each_room_has_an_epoch_of_its_own() -> None:
+    plane = MemoryBackplane(LIMITS, 10, HandClock())
+    places = [await plane.publish(key, say(1)) for key in ("t/a", "t/b", "u/a")]
+    assert len({place.epoch for place in places}) == 3
+    assert {place.offset for place in places} == {1}
+
+
+async def test_a_room_too_many_is_refused_until_another_is_forgotten() -> None:
+    clock = HandClock()
+    plane = MemoryBackplane(LIMITS, 2, clock)
+    await plane.subscribe("t/a")
+    await plane.publish("t/b", say(1))
+    for attempt in (plane.subscribe("t/c"), plane.publish("u/c", say(1))):
+        with pytest.raises(Refused) as refusal:
+            await attempt
+
+        assert (refusal.value.code, refusal.value.setting) == ("room_limit", "limits.rooms")
+
+    assert len(plane) == 2
+    clock.now = 11
+    plane.sweep(clock.now)
+    await plane.subscribe("t/c")
+    assert await plane.rooms("t") == ["t/a", "t/c"]
+
+
+async def test_a_room_with_a_listener_is_not_forgotten() -> None:
+    clock = HandClock()
+    plane = MemoryBackplane(LIMITS, 10, clock)
+    await plane.subscribe("t/a")
+    place = await plane.publish("t/a", say(1))
+    clock.now = 1000
+    plane.sweep(clock.now)
+    assert (await plane.recover("t/a", None, 0)).top == place
+    await plane.unsubscribe("t/a")
+    clock.now = 1010
+    plane.sweep(clock.now)
+    assert (await plane.recover("t/a", None, 0)).top == place
+    clock.now = 1011
+    plane.sweep(clock.now)
+    assert await plane.rooms("t") == []
+
+
+async def test_a_publish_keeps_a_room_without_listeners_alive() -> None:
+    clock = HandClock()
+    plane = MemoryBackplane(LIMITS, 10, clock)
+    for key in ("t/a", "t/b"):
+        await plane.publish(key, say(1))
+
+    clock.now = 9
+    await plane.publish("t/a", say(2))
+    clock.now = 11
+    plane.sweep(clock.now)
+    assert await plane.rooms("t") == ["t/a"]
+
+
+async def test_a_forgotten_room_begins_another_epoch() -> None:
+    clock = HandClock()
+    plane = MemoryBackplane(LIMITS, 10, clock)
+    before = await plane.publish("t/a", say(1))
+    clock.now = 11
+    plane.sweep(clock.now)
+    after = await plane.publish("t/a", say(2))
+    assert (after.offset, after.epoch != before.epoch) == (1, True)
+    recovery = await plane.recover("t/a", before, 0)
+    assert recovery.missing is not None
+    assert recovery.missing.reason == "epoch_changed"
+
+
+async def test_a_recovery_lets_go_of_what_is_too_old_first() -> None:
+    clock = HandClock()
+    plane = MemoryBackplane(LIMITS, 10, clock)
+    await plane.subscribe("t/a")
+    place = await plane.publish("t/a", say(1))
+    clock.now = 11
+    recovery = await plane.recover("t/a", Position(place.epoch, 0), 0)
+    assert recovery.missing is not None
+    assert recovery.missing.reason == "expired"
+    assert (plane.events, plane.bytes) == (0, 0)
+
+
+async def test_ending_a_subscription_that_never_was_changes_nothing() -> None:
+    plane = MemoryBackplane(LIMITS, 10, HandClock())
+    await plane.unsubscribe("t/a")
+    assert len(plane) == 0
+
+
+async def test_what_the_node_says_to_itself_is_not_counted_as_history() -> None:
+    clock = HandClock()
+    plane = MemoryBackplane(LIMITS, 10, clock)
+    await plane.publish("~probe", say(None))
+    assert (plane.events, plane.bytes) == (0, 0)
+    clock.now = 11
+    plane.sweep(clock.now)
+    assert (plane.events, plane.bytes, len(plane)) == (0, 0, 0)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["publish", "subscribe", "unsubscribe", "recover", "sweep"]),
+            keys,
+            st.integers(0, 8),
+        ),
+        max_size=30,
+    )
+)
+async def test_it_counts_what_it_keeps(script: list[tuple[str, str, int]]) -> None:
+    clock = HandClock()
+    plane = MemoryBackplane(LIMITS, 10, clock)
+    for verb, key, pause in script:
+        clock.now += pause
+        match verb:
+            case "publish":
+                await plane.publish(key, say("x" * pause))
+            case "subscribe":
+                await plane.subscribe(key)
+            case "unsubscribe":
+                await plane.unsubscribe(key)
+            case "recover":
+                await plane.recover(key, None, pause)
+            case _:
+                plane.sweep(clock.now)
+
+        logs = plane._logs
+        assert plane.events == sum(map(len, logs.values()))
+        assert plane.bytes == sum(log.bytes for log in logs.values())
+        listed = [room for tenant in ("t", "u") for room in await plane.rooms(tenant)]
+        assert sorted(listed) == sorted(logs)
+        assert set(plane._idle) == set(logs) - plane._wanted
+
+    clock.now += 100
+    for key in ("t/a", "t/b", "u/a"):
+        await plane.unsubscribe(key)
+
+    clock.now += 100
+    plane.sweep(clock.now)
+    assert (plane._logs, plane._by_tenant, len(plane._idle)) == ({}, {}, 0)
+    assert (plane.events, plane.bytes, plane._wanted) == (0, 0, set())
