@@ -42,35 +42,25 @@ RETRYABLE = frozenset({1001, 1006, 1011, 1012, 1013})
 
 NORMAL = Close(1000, "normal")
 GONE = Close(1006, "gone", flush=False)
-WRONG_TYPE = Close(1003, "wrong_type")
-ABUSE = Close(1008, "abuse", flush=False)
 TOO_BIG = Close(1009, "too_big")
 INTERNAL = Close(1011, "internal")
 RESTART = Close(1012, "restart")
 OVERLOAD = Close(1013, "overload")
 SLOW_CONSUMER = Close(4001, "slow_consumer", flush=False)
-INSUFFICIENT_STATE = Close(4002, "insufficient_state")
 IDLE = Close(4003, "idle")
 UPSTREAM_UNAVAILABLE = Close(4005, "upstream_unavailable")
-RATE_LIMITED = Close(4006, "rate_limited")
-BACKPLANE_LOST = Close(4007, "backplane_lost")
 BAD_MESSAGE = Close(4503, "bad_message")
 
 CLOSES = (
     NORMAL,
     GONE,
-    WRONG_TYPE,
-    ABUSE,
     TOO_BIG,
     INTERNAL,
     RESTART,
     OVERLOAD,
     SLOW_CONSUMER,
-    INSUFFICIENT_STATE,
     IDLE,
     UPSTREAM_UNAVAILABLE,
-    RATE_LIMITED,
-    BACKPLANE_LOST,
     BAD_MESSAGE,
 )
 

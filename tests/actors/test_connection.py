@@ -70,6 +70,22 @@ async def test_a_publish_is_acknowledged_with_its_place_if_it_has_an_id() -> Non
         assert (ack.id, ack.room, ack.offset) == (1, "a", 2)
 
 
+async def test_speech_is_ended_by_a_stop_and_given_up_with_the_connection() -> None:
+    async with running() as node:
+        for ends in ("stop", "close"):
+            actor, _, stream = await node.speak()
+            if ends == "stop":
+                await order(actor, "stop")
+            else:
+                actor.close(NORMAL)
+
+            await settle()
+            assert stream.ended
+            stream.finish()
+            await settle()
+            assert node.manager.upkeep.speaking == {}
+
+
 async def test_the_command_of_an_address_is_carried_out_without_being_asked() -> None:
     async with running() as node:
         actor, far = node.connect("listen")

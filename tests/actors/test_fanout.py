@@ -13,7 +13,7 @@ from actors.limits import Egress, History, Limits
 from actors.log import Position
 from actors.messages import Transcript
 from actors.wire import Burst
-from tests.actors.node import data_of, message, order, running, transcript
+from tests.actors.node import Node, data_of, message, order, running, transcript
 from tests.autojump import settle
 from tests.fakes import FakeTransport, HandClock
 
@@ -183,6 +183,17 @@ def test_a_view_leaves_out_what_was_replayed() -> None:
     assert View(True, "e", 3).of(burst) is burst
     assert View(True, "another", 4).of(burst).frames == burst.frames
     assert list(View(False, "e", 9).of(burst).frames) == []
+
+
+async def test_what_comes_before_the_flusher_runs_waits_for_it() -> None:
+    node = Node(Limits(), None)
+    actor, far = node.connect()
+    fanout = node.manager.fanout
+    fanout.join(actor, "t/a", View())
+    fanout.deliver("t/a", message(1, "x"))
+    assert data_of(far) == []
+    fanout.flush()
+    assert data_of(far) == ["x"]
 
 
 async def test_the_flusher_rests_while_nothing_is_published() -> None:

@@ -223,6 +223,28 @@ def test_a_partial_without_room_is_dropped_and_not_the_end() -> None:
     assert (len(box), tally.totals()) == (1, {"conflated": 0, "dropped": 1, "peak": 1})
 
 
+def test_a_partial_that_has_grown_too_big_does_not_replace_the_older_one() -> None:
+    tally = Tally()
+    box = Mailbox(Egress(bytes=300), "json", tally)
+    older = transcript("x", False, "." * 50)
+    for frame in (older, transcript("x", False, "." * 500)):
+        box.send_nowait(frame, 0.0)
+
+    assert (box.receive_nowait(), len(box)) == (older, 0)
+    assert (tally.dropped, tally.conflated) == (1, 0)
+
+
+def test_a_partial_that_comes_after_its_final_is_dropped() -> None:
+    tally = Tally()
+    box = Mailbox(LIMITS, "json", tally)
+    finals = [transcript("x", True), transcript("x", True)]
+    for frame in (finals[0], transcript("x", False), finals[1]):
+        box.send_nowait(frame, 0.0)
+
+    assert [box.receive_nowait(), box.receive_nowait()] == finals
+    assert (len(box), tally.conflated) == (0, 1)
+
+
 def test_clearing_counts_what_it_throws_away() -> None:
     tally = Tally()
     box = Mailbox(LIMITS, "json", tally)

@@ -51,7 +51,7 @@ def write(seed: int, length: int) -> list[Line]:
 
 scripts = st.builds(write, st.integers(0, 2**32), st.integers(1, 80))
 delays = st.lists(st.sampled_from([0.0, 0.1, 0.5, 1.0]), min_size=1, max_size=7)
-half = settings(max_examples=settings().max_examples // 2)
+fewer = settings(max_examples=settings().max_examples // 3)
 """A script costs more than a value."""
 
 
@@ -155,7 +155,9 @@ async def play(node: Node, script: list[Line], strict: bool) -> None:
         for line in script:
             await scene.act(*line)
 
-        await scene.end()
+        with anyio.fail_after(1000):
+            await scene.end()
+
         for listener in scene.listeners:
             listener.hang_up()
 
@@ -175,7 +177,7 @@ def assert_empty(node: Node) -> None:
     assert plane._wanted == {PROBE}
 
 
-@half
+@fewer
 @given(scripts)
 async def test_every_listener_sees_everything_once_and_in_order_or_is_told(
     script: list[Line],
@@ -184,7 +186,7 @@ async def test_every_listener_sees_everything_once_and_in_order_or_is_told(
         await play(node, script, strict=True)
 
 
-@half
+@fewer
 @given(scripts, delays)
 async def test_so_does_every_listener_of_a_distant_backplane(
     script: list[Line], steps: list[float]
@@ -399,6 +401,32 @@ async def test_connections_may_end_after_their_node() -> None:
     assert session is not None
     session.ingress.close()
     session.upstream.close()
+
+
+async def test_the_end_of_a_connection_is_noted_once() -> None:
+    async with running() as node:
+        actor, far = await node.join("a")
+        await order(actor, "leave", id=1, room="a")
+        assert far.of(Ack)[-1].room == "a"
+        far.vanish()
+        actor.gone(1006)
+        assert node.observer.ended == [1006]
+
+
+async def test_a_publish_is_acknowledged_if_it_has_an_id() -> None:
+    async with running() as node:
+        actor, far = node.connect()
+        await order(actor, "publish", room="a", data=1)
+        await order(actor, "publish", id=1, room="a", data=2)
+        assert [(ack.id, ack.offset) for ack in far.of(Ack)] == [(1, 2)]
+
+
+async def test_what_is_left_of_a_node_can_be_cut() -> None:
+    async with running() as node:
+        _, far = node.connect()
+        node.manager.cut()
+        assert far.aborted
+        assert node.manager.statistics().connections == {}
 
 
 async def test_a_tenant_learns_nothing_of_the_rooms_of_another() -> None:

@@ -107,6 +107,18 @@ async def test_the_sweep_lets_go_of_mailboxes_that_are_empty_again() -> None:
         assert node.manager.backlogged == set()
 
 
+async def test_the_sweep_closes_a_reader_whose_oldest_event_is_too_old() -> None:
+    async with running(Limits(egress=Egress(age=5))) as node:
+        actor, far = await node.join("a")
+        far.stall()
+        await node.publish("a", 1)
+        await anyio.sleep(4.5)
+        assert actor.open
+        await anyio.sleep(2)
+        assert actor.lifecycle.reason is not None
+        assert actor.lifecycle.reason.code == 4001
+
+
 async def test_silence_closes_a_speaker_with_4003() -> None:
     async with running(Limits(speech_idle=10)) as node:
         actor, mouth, stream = await node.speak()
