@@ -36,7 +36,7 @@ e2e: setup
 browser: setup
 	@$(BIN)/pytest -q tests/browser
 
-bench: .stamps/python
+bench: .stamps/python .stamps/speech
 	@$(BIN)/python -m benchmarks
 
 setup: .stamps/python .stamps/speech .stamps/tools
@@ -56,10 +56,12 @@ $(UV):
 	@test -e $(RECORDINGS) || { $(call install,pocketsphinx-testdata); }
 	@mkdir -p .stamps && touch $@
 
-# What the tests drive: a browser, a Prometheus, and ffmpeg for the browser's microphone.
+# What the tests drive: a browser (libatomic1 is for Playwright's driver), a Prometheus, and ffmpeg
+# for the browser's microphone.
 .stamps/tools:
-	@command -v chromium promtool prometheus ffmpeg >/dev/null && test "$$(command -v chromium promtool prometheus ffmpeg | wc -l)" = 4 || \
-		{ $(call install,chromium fonts-dejavu-core prometheus ffmpeg); }
+	@for tool in chromium promtool prometheus ffmpeg; do command -v $$tool >/dev/null || missing=1; done; \
+	ldconfig -p | grep -q libatomic.so.1 || missing=1; \
+	test -z "$$missing" || { $(call install,chromium fonts-dejavu-core libatomic1 prometheus ffmpeg); }
 	@mkdir -p .stamps && touch $@
 
 # Installed as tools: the policy keeps Debian from starting their services.

@@ -15,7 +15,7 @@ from actors.errors import Refused
 from actors.limits import Egress, History, Limits, Upstream
 from actors.log import Position
 from actors.manager import ConnectionManager
-from actors.messages import Closing, Message, Speaker, Transcript
+from actors.messages import Ack, Closing, Message, Speaker, Transcript
 from actors.microphone import Principal
 from actors.upkeep import PROBE
 from server.backplanes.memory import MemoryBackplane
@@ -353,6 +353,18 @@ async def test_a_drain_spreads_its_closings_over_the_window() -> None:
         assert len(set(ended)) >= 9
 
 
+async def test_who_leaves_during_a_drain_is_not_closed_as_well() -> None:
+    async with running() as node, anyio.create_task_group() as tasks:
+        ends = [node.connect()[1] for _ in range(10)]
+        tasks.start_soon(node.manager.drain, 1.0, 30.0)
+        await anyio.sleep(0.012)
+        for far in ends:
+            far.vanish()
+
+    assert sorted(set(node.observer.ended)) == [1006, 1012]
+    assert len(node.observer.ended) == 10
+
+
 async def test_a_drain_is_bounded_although_a_client_never_reads() -> None:
     async with running() as node:
         _, far = await node.join("a")
@@ -408,6 +420,9 @@ async def test_the_end_of_a_connection_is_noted_once() -> None:
         actor, far = await node.join("a")
         await order(actor, "leave", id=1, room="a")
         assert far.of(Ack)[-1].room == "a"
+        await order(actor, "join", room="a")
+        await order(actor, "leave", room="a")
+        assert len(far.of(Ack)) == 1
         far.vanish()
         actor.gone(1006)
         assert node.observer.ended == [1006]
