@@ -60,7 +60,7 @@ $(UV):
 # for the browser's microphone.
 .stamps/tools:
 	@for tool in chromium promtool prometheus ffmpeg; do command -v $$tool >/dev/null || missing=1; done; \
-	ldconfig -p | grep -q libatomic.so.1 || missing=1; \
+	PATH="$$PATH:/sbin" ldconfig -p | grep -q libatomic.so.1 || missing=1; \
 	test -z "$$missing" || { $(call install,chromium fonts-dejavu-core libatomic1 prometheus ffmpeg); }
 	@mkdir -p .stamps && touch $@
 
