@@ -6,8 +6,10 @@ was told to stop, by Ctrl-C or SIGTERM, and has drained is done.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
+import os
 import sys
 from typing import NoReturn
 
@@ -53,5 +55,12 @@ def main() -> NoReturn:
         status = error.exit_code
     except click.Abort:
         status = 130
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO):
+            raise
+
+        click.echo(f"Error: cannot write the output: {error.strerror}", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # where the rest goes at the exit
+        status = 1
 
     raise SystemExit(status)

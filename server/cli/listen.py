@@ -152,5 +152,5 @@ def _loss(gap: Gap) -> str:
         return "some of a speaker's audio is lost: the speech engine is too slow"
 
     count = gap.last - gap.first + 1
-    lost = f"{count} events are lost" if count > 0 else "what was said meanwhile is lost"
+    lost = f"{count} events are lost" if count > 0 else "anything said meanwhile is lost"
     return f"back, {lost}: {LOSSES[gap.reason]}"
