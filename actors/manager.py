@@ -129,12 +129,20 @@ class ConnectionManager:
                 for session in list(self.upkeep.speaking):
                     session.abandon(self.limits.upstream.end_within)
 
-                await self._until(lambda: not self.upkeep.speaking)
+                await self.until(lambda: not self.upkeep.speaking)
 
             await self._close_all(RESTART.because("this node is restarting"), window)
-            await self._until(lambda: not self.actors)
+            await self.until(lambda: not self.actors)
 
         self.cut()
+
+    async def until(self, done: Callable[[], bool]) -> None:
+        """Wait until this holds; asked again whenever a connection or a session has ended."""
+        while not done():
+            if self._changed.is_set():
+                self._changed = anyio.Event()
+
+            await self._changed.wait()
 
     def cut(self) -> None:
         """Cut every connection that is left."""
@@ -177,15 +185,8 @@ class ConnectionManager:
         """Publish for a connection, and acknowledge it if an id was given. Raises Refused."""
         position = await self.send_message(actor.principal, command.room, command.data)
         if command.id is not None:
-            actor.tell(
-                Ack(
-                    id=command.id,
-                    at=self.clock.wall(),
-                    room=command.room,
-                    offset=position.offset,
-                    epoch=position.epoch,
-                )
-            )
+            at, epoch, offset = self.clock.wall(), position.epoch, position.offset
+            actor.tell(Ack(id=command.id, at=at, room=command.room, epoch=epoch, offset=offset))
 
     def engine(self, name: str) -> Engine:
         """Return an engine by its name, the first one for "". Raises Refused("unknown_engine")."""
@@ -260,11 +261,6 @@ class ConnectionManager:
             if actor in self.actors:
                 actor.close(close)
                 await anyio.sleep(pause)
-
-    async def _until(self, done: Callable[[], bool]) -> None:
-        while not done():
-            self._changed = anyio.Event()
-            await self._changed.wait()
 
     def _count_channels(self) -> dict[str, ChannelStatistics]:
         waiting = [actor.egress.statistics() for actor in self.backlogged]

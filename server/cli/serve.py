@@ -14,7 +14,7 @@ from server.cli.options import DEFAULT_URL, Bad, Failed, config_option, load_set
 from server.settings import BadSettings, Settings, override
 
 BANNER = """\
-  Roomcast {version}, development mode: one open tenant, no tokens, no quotas. Do not expose it.
+  Roomcast {version}, development mode: one open tenant, no tokens. Do not expose it.
 
     page     {url}/
     speak    roomcast speak FILE --room lobby{suffix}
