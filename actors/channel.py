@@ -7,6 +7,7 @@ from typing import Literal
 import anyio
 
 from actors.messages import AudioFrame
+from actors.statistics import ChannelStatistics
 
 
 class ChannelTally:
@@ -17,9 +18,15 @@ class ChannelTally:
     def __init__(self) -> None:
         self.dropped = self.peak = self.waited = 0
 
-    def totals(self) -> dict[str, int]:
-        """Return the counts by name."""
-        return {"dropped": self.dropped, "peak": self.peak, "waited": self.waited}
+    def statistics(self, depth: int, capacity: int) -> ChannelStatistics:
+        """Add what waits now, in all channels of the kind."""
+        return ChannelStatistics(
+            depth=depth,
+            capacity=capacity,
+            peak=self.peak,
+            dropped=self.dropped,
+            waited=self.waited,
+        )
 
 
 class AudioChannel:

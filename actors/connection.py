@@ -162,7 +162,7 @@ class ConnectionActor:
 
     def close(self, close: Close) -> None:
         """End the connection: status first, flush second, socket third. The first reason wins."""
-        if close.flush:
+        if self.open and close.flush:
             self._hub.flush()
 
         if not self.lifecycle.closed(close):

@@ -122,18 +122,18 @@ class Fanout:
         burst = Burst(frames)
         now = self._clock.monotonic()
         failed: list[tuple[ConnectionActor, Close]] = []
-        members = self.rooms.members(key)
-        for actor, view in members.items():
+        for actor, view in self.rooms.members(key).items():
+            part = view.of(burst)
             try:
-                actor.deliver(view.of(burst), now)
+                actor.deliver(part, now)
+                self.deliveries += len(part.frames)
+                self.delivered_bytes += part.size
             except SessionEnd as end:
                 failed.append((actor, end.close))
             except Exception:
                 log.exception("connection %s: a delivery failed", actor.id)
                 failed.append((actor, INTERNAL.silent))
 
-        self.deliveries += len(frames) * len(members)
-        self.delivered_bytes += sum(len(frame.json) for frame in frames) * len(members)
         for actor, close in failed:
             actor.close(close)
 

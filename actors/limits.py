@@ -19,6 +19,8 @@ class Ingress(Section, frozen=True):
 
     frames: Count = 32
     """Audio frames between the socket and the actor; then the socket is not read (backpressure)."""
+    early_bytes: Count = 131_072
+    """Bytes of audio that may wait for the first `start`."""
 
 
 class Upstream(Section, frozen=True):
@@ -30,6 +32,8 @@ class Upstream(Section, frozen=True):
     """When full: `block` loses nothing and slows the client, `drop_oldest` bounds the delay."""
     open_within: Seconds = 10.0
     """Seconds an engine may take to accept a stream."""
+    stalled_within: Seconds = 60.0
+    """Seconds an engine may leave waiting audio untouched; then it counts as lost."""
     end_within: Seconds = 20.0
     """Seconds an engine may take to return what is left after the end of the audio."""
 
@@ -53,7 +57,7 @@ class History(Section, frozen=True):
     messages: Count = 1000
     """Finals and messages kept in a room."""
     bytes: Count = 4_194_304
-    """Bytes of encoded events kept in a room."""
+    """Bytes kept in a room, for an event's JSON and MessagePack together."""
     age: Seconds = 600.0
     """Seconds an event is kept."""
     replay: Count = 300

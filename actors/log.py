@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Literal
 
@@ -16,7 +16,7 @@ import msgspec
 
 from actors.errors import Refused
 from actors.limits import History
-from actors.wire import Frame
+from actors.wire import Frame, frame_of
 
 _POSITION = re.compile(r"([A-Za-z0-9_-]{1,64}):(0|[1-9][0-9]{0,15})")
 
@@ -61,6 +61,25 @@ def parse_position(text: str) -> Position:
     return Position(found[1], int(found[2]))
 
 
+class Kept(msgspec.Struct, frozen=True, gc=False):
+    """One event as a history keeps it: encoded, for the object itself takes many times as much."""
+
+    at: float
+    """Monotonic seconds at which it came."""
+    json: bytes
+    msgpack: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes kept."""
+        return len(self.json) + len(self.msgpack)
+
+    @property
+    def frame(self) -> Frame:
+        """The event again, with its encodings."""
+        return frame_of(self.json, self.msgpack)
+
+
 class RoomLog:
     """The newest events of one room, within a count, a size and an age."""
 
@@ -71,8 +90,8 @@ class RoomLog:
         self.offset = 0
         """Offset of the newest event; 0 before the first."""
         self.bytes = 0
-        """Bytes of JSON that the ring holds."""
-        self._entries: deque[tuple[float, Frame]] = deque()
+        """Bytes of encoded events that the ring holds."""
+        self._entries: deque[Kept] = deque()
 
     def __len__(self) -> int:
         """Events held."""
@@ -89,8 +108,9 @@ class RoomLog:
             raise ValueError(f"offset {frame.offset} does not follow {self.offset}")
 
         self.offset = frame.offset
-        self._entries.append((now, frame))
-        self.bytes += len(frame.json)
+        kept = Kept(now, frame.json, frame.msgpack)
+        self._entries.append(kept)
+        self.bytes += kept.size
         while len(self._entries) > self._limits.messages or self.bytes > self._limits.bytes:
             self._forget()
 
@@ -98,13 +118,21 @@ class RoomLog:
 
     def expire(self, now: float) -> None:
         """Let go of what is older than the limit at monotonic time `now`."""
-        while self._entries and now - self._entries[0][0] > self._limits.age:
+        while self._entries and now - self._entries[0].at > self._limits.age:
             self._forget()
 
     def newest(self, count: int) -> Recovery:
         """Return up to `count` of the newest events, within the bytes that one resume may take."""
-        held = len(self._entries)
-        return self._within(islice(self._entries, max(0, held - count), held))
+        frames: list[Frame] = []
+        size = 0
+        for kept in islice(reversed(self._entries), count):
+            size += len(kept.json)
+            if size > self._limits.replay_bytes:
+                break
+
+            frames.append(kept.frame)
+
+        return Recovery(self.top, frames[::-1])
 
     def since(self, position: Position) -> Recovery:
         """Return everything after `position`, or what is missing; never a part."""
@@ -123,23 +151,11 @@ class RoomLog:
             return self._gap(position.offset + 1, self.offset, "too_far")
 
         held = len(self._entries)
-        frames = [frame for _, frame in islice(self._entries, held - missed, held)]
-        if sum(len(frame.json) for frame in frames) > self._limits.replay_bytes:
+        entries = list(islice(self._entries, held - missed, held))
+        if sum(len(kept.json) for kept in entries) > self._limits.replay_bytes:
             return self._gap(position.offset + 1, self.offset, "too_far")
 
-        return Recovery(self.top, frames)
-
-    def _within(self, entries: Iterable[tuple[float, Frame]]) -> Recovery:
-        frames: list[Frame] = []
-        size = 0
-        for _, frame in reversed(list(entries)):
-            size += len(frame.json)
-            if size > self._limits.replay_bytes:
-                break
-
-            frames.append(frame)
-
-        return Recovery(self.top, frames[::-1])
+        return Recovery(self.top, [kept.frame for kept in entries])
 
     def _gap(
         self, first: int, last: int, reason: Literal["epoch_changed", "expired", "too_far", "ahead"]
@@ -147,5 +163,4 @@ class RoomLog:
         return Recovery(self.top, missing=Missing(first, last, reason))
 
     def _forget(self) -> None:
-        _, frame = self._entries.popleft()
-        self.bytes -= len(frame.json)
+        self.bytes -= self._entries.popleft().size

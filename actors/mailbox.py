@@ -8,6 +8,7 @@ too slow and is cut off rather than fed late.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import anyio
 import msgspec
@@ -15,6 +16,7 @@ from anyio import EndOfStream, WouldBlock
 
 from actors.errors import SLOW_CONSUMER, SessionEnd
 from actors.limits import Egress
+from actors.statistics import ChannelStatistics
 from actors.wire import Codec, Frame
 
 
@@ -26,9 +28,16 @@ class Tally:
     def __init__(self) -> None:
         self.conflated = self.dropped = self.peak = 0
 
-    def totals(self) -> dict[str, int]:
-        """Return the counts by name."""
-        return {"conflated": self.conflated, "dropped": self.dropped, "peak": self.peak}
+    def statistics(self, waiting: Sequence[MailboxStatistics], capacity: int) -> ChannelStatistics:
+        """Add what waits now, in all mailboxes that hold something."""
+        return ChannelStatistics(
+            depth=sum(box.depth for box in waiting),
+            bytes=sum(box.bytes for box in waiting),
+            capacity=capacity,
+            peak=self.peak,
+            dropped=self.dropped,
+            conflated=self.conflated,
+        )
 
 
 class SlowConsumer(SessionEnd):

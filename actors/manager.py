@@ -104,6 +104,7 @@ class ConnectionManager:
         keys = await self.backplane.rooms(principal.tenant)
         for key in keys:
             await self.send_message(principal, key.partition("/")[2], data)
+            await anyio.lowlevel.checkpoint()
 
         return len(keys)
 
@@ -188,12 +189,19 @@ class ConnectionManager:
             at, epoch, offset = self.clock.wall(), position.epoch, position.offset
             actor.tell(Ack(id=command.id, at=at, room=command.room, epoch=epoch, offset=offset))
 
+    async def reserve(self, key: str) -> None:
+        """See that a session may publish to a room. Raises Refused."""
+        self._refuse_while_draining()
+        await self.backplane.recover(key, None, 0)
+
     def engine(self, name: str) -> Engine:
         """Return an engine by its name, the first one for "". Raises Refused("unknown_engine")."""
         chosen = name or next(iter(self.engines), "")
         if chosen not in self.engines:
             known = ", ".join(self.engines)
-            raise Refused("unknown_engine", f"the engines here are: {known}", "engine", "engines")
+            raise Refused(
+                "unknown_engine", f"the engines here are: {known}", "engine", "engines.enabled"
+            )
 
         return self.engines[chosen]
 
@@ -254,6 +262,10 @@ class ConnectionManager:
 
         self._tasks.start_soon(work)
 
+    def _refuse_while_draining(self) -> None:
+        if self.draining:
+            raise Refused("draining", "this node is restarting; come back in a moment")
+
     async def _close_all(self, close: Close, window: float) -> None:
         actors = list(self.actors)
         pause = min(0.005, window / max(1, len(actors)))
@@ -264,24 +276,13 @@ class ConnectionManager:
 
     def _count_channels(self) -> dict[str, ChannelStatistics]:
         waiting = [actor.egress.statistics() for actor in self.backlogged]
-        sessions = self.upkeep.speaking
+        sessions, limits = self.upkeep.speaking, self.limits
+        ingress = sum(session.ingress.depth for session in sessions)
+        upstream = sum(session.upstream.depth for session in sessions)
         return {
-            "ingress": ChannelStatistics(
-                depth=sum(session.ingress.depth for session in sessions),
-                capacity=self.limits.ingress.frames,
-                **self.ingress.totals(),
-            ),
-            "upstream": ChannelStatistics(
-                depth=sum(session.upstream.depth for session in sessions),
-                capacity=self.limits.upstream.frames,
-                **self.upstream.totals(),
-            ),
-            "egress": ChannelStatistics(
-                depth=sum(box.depth for box in waiting),
-                bytes=sum(box.bytes for box in waiting),
-                capacity=self.limits.egress.messages,
-                **self.egress.totals(),
-            ),
+            "ingress": self.ingress.statistics(ingress, limits.ingress.frames),
+            "upstream": self.upstream.statistics(upstream, limits.upstream.frames),
+            "egress": self.egress.statistics(waiting, limits.egress.messages),
         }
 
     def _count_engine(self, engine: Engine) -> EngineStatistics:

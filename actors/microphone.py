@@ -53,6 +53,9 @@ class Studio(Outlet, Protocol):
     def carry(self, session: SpeechSession, run: Work, close: Callable[[Close], None]) -> None:
         """Run a session in a task of the node; `close` ends the connection that it belongs to."""
 
+    async def reserve(self, key: str) -> None:
+        """See that a room can be published to. Raises Refused."""
+
     def engine(self, name: str) -> Engine:
         """Return an engine by its configured name. Raises Refused("unknown_engine")."""
 
@@ -81,13 +84,15 @@ class Microphone:
             )
 
         holder, studio = self._holder, self._studio
+        key = holder.principal.key(command.room)
+        await studio.reserve(key)
         engine = studio.engine(command.engine)
         audio = AudioSpec(command.encoding, command.rate, command.channels, command.language)
         engine.check(audio)
         principal = holder.principal
         subject = Subject(
             session=studio.new_id(),
-            key=principal.key(command.room),
+            key=key,
             room=command.room,
             speaker=Speaker(principal.subject or holder.id, command.name or principal.name),
             audio=audio,
@@ -128,30 +133,34 @@ class Microphone:
         What comes between two sessions was meant for the one before and is dropped; both drops
         are refused once.
         """
-        limit = 0 if self._used else self._studio.limits.ingress.frames
-        if len(self._early) < limit:
-            if not self._early:
-                self._holder.tell(Speech(state="waiting"))
-
+        limits = self._studio.limits.ingress
+        limit = 0 if self._used else limits.frames
+        held = sum(map(len, self._early)) + len(data)
+        if len(self._early) < limit and held <= limits.early_bytes:
             self._early.append(data)
+            if len(self._early) == 1:
+                self._holder.tell(Speech(state="waiting", received=held))
+
             return
 
         self._studio.ingress.dropped += 1
         if not self._refused:
             self._refused = True
-            held = f"{limit} frames wait for a start command" if limit else "no session has started"
+            waiting = len(self._early)
+            why = f"{waiting} frames wait for a start command" if limit else "no session is running"
             raise Refused(
                 "audio_before_start",
-                f"{held}; further audio is dropped",
-                setting="limits.ingress.frames" if limit else "",
+                f"{why}; further audio is dropped",
+                setting="limits.ingress" if limit else "",
             )
 
     async def _run(self, session: SpeechSession, start_id: CommandId | None) -> None:
         """Carry the session to its end, in a task of the node."""
+        pending = [start_id]
         try:
-            await session.run(lambda: self._acknowledge(start_id))
+            await session.run(lambda: self._acknowledge(pending.pop()))
         except Exception as error:
-            self._fail(error, start_id)
+            self._fail(error, session, pending)
         else:
             session.report("ended")
             self._acknowledge(self._stop_id)
@@ -160,7 +169,10 @@ class Microphone:
         finally:
             self.session, self._stopped, self._stop_id = None, False, None
 
-    def _fail(self, error: Exception, start_id: CommandId | None) -> None:
+    def _fail(
+        self, error: Exception, session: SpeechSession, pending: list[CommandId | None]
+    ) -> None:
+        """Tell why a session ended: a refusal answers what is still unanswered."""
         refusal = find(error, Refused)
         if refusal is None:
             close = verdict(error)
@@ -170,10 +182,9 @@ class Microphone:
             self._holder.close(close)
             return
 
-        refusal.id = start_id
-        self._holder.refuse(refusal)
-        if self._stop_id is not None:
-            refusal.id = self._stop_id
+        session.report("ended")
+        unanswered = [*pending, *([] if self._stop_id is None else [self._stop_id])]
+        for refusal.id in unanswered or [None]:
             self._holder.refuse(refusal)
 
         if self._holder.kind == "speak":

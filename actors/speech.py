@@ -88,6 +88,7 @@ class SpeechSession:
         self._abandoned = False
         self._fed = 0
         self._stream: Upstream | None = None
+        self._moved = (-1.0, self.heard_at)
         self._scope = anyio.CancelScope()
         self._marks: deque[tuple[float, float]] = deque(maxlen=MARKS)
         self._holes: deque[tuple[int, int]] = deque(maxlen=HOLES)
@@ -109,6 +110,14 @@ class SpeechSession:
     def silence(self, now: float) -> float:
         """Seconds without audio; 0 while some waits, for then it is not the speaker who is late."""
         return 0.0 if self.ending or self.ingress.depth else now - self.heard_at
+
+    def stalled(self, now: float) -> float:
+        """Seconds for which the engine has left waiting audio untouched."""
+        heard = -1.0 if self._stream is None else self._stream.heard
+        if heard != self._moved[0] or not self.upstream.depth:
+            self._moved = (heard, now)
+
+        return now - self._moved[1]
 
     async def hear(self, data: bytes) -> None:
         """Take one frame of audio from the socket; waits while ingress is full."""

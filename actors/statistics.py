@@ -21,7 +21,7 @@ class ChannelStatistics(msgspec.Struct, frozen=True, kw_only=True):
     capacity: int = 0
     """Items that a single channel may hold."""
     dropped: int = 0
-    """Items lost: the channel was full, or it ended before they were taken (total)."""
+    """Items lost because the channel was full, or with a connection that was cut (total)."""
     conflated: int = 0
     """Items replaced by a newer one of the same segment (total)."""
     waited: int = 0
@@ -38,9 +38,9 @@ class EngineStatistics(msgspec.Struct, frozen=True, kw_only=True):
     lag: float = 0.0
     """Seconds of audio that the stream furthest behind has yet to work through."""
     audio_seconds: float = 0.0
-    """Seconds of audio taken by the engine (total)."""
+    """Seconds of audio that speakers sent for the engine (total)."""
     restarts: int = 0
-    """Streams re-dialled, or workers replaced, after the engine was lost (total)."""
+    """Times that the engine was lost and brought back (total)."""
 
 
 class NodeStatistics(msgspec.Struct, frozen=True, kw_only=True):

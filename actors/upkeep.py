@@ -13,7 +13,7 @@ from collections.abc import Callable
 import anyio
 
 from actors.connection import ConnectionActor
-from actors.errors import IDLE, Close, Refused, SessionEnd
+from actors.errors import IDLE, UPSTREAM_UNAVAILABLE, Close, Refused, SessionEnd
 from actors.limits import Limits
 from actors.messages import Message
 from actors.ports import Backplane, Clock
@@ -99,6 +99,9 @@ class Upkeep:
             if session.silence(now) > limits.speech_idle:
                 limit = f"{limits.speech_idle:g} seconds (limits.speech_idle)"
                 close(IDLE.because(f"no audio for {limit}"))
+            elif session.stalled(now) > limits.upstream.stalled_within:
+                limit = f"{limits.upstream.stalled_within:g} s (limits.upstream.stalled_within)"
+                close(UPSTREAM_UNAVAILABLE.because(f"the engine took no audio for {limit}"))
             elif abs(session.lag - session.told) >= LAG_STEP:
                 session.report()
 

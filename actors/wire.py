@@ -32,6 +32,9 @@ _from_json: msgspec.json.Decoder[AnyCommand] = msgspec.json.Decoder(AnyCommand)
 _from_msgpack: msgspec.msgpack.Decoder[AnyCommand | bytes] = msgspec.msgpack.Decoder(
     AnyCommand | bytes
 )
+_event_from_json: msgspec.json.Decoder[Transcript | Message] = msgspec.json.Decoder(
+    Transcript | Message
+)
 _id_from_json = msgspec.json.Decoder(_Addressed)
 _id_from_msgpack = msgspec.msgpack.Decoder(_Addressed)
 _PATH = re.compile(r" - at `\$\.?(?P<field>[^`]*)`$")
@@ -132,6 +135,13 @@ class Frame:
         return self.json if codec == "json" else self.msgpack
 
 
+def frame_of(json: bytes, msgpack: bytes) -> Frame:
+    """Make the frame of an event that was encoded before."""
+    frame = Frame(_event_from_json.decode(json))
+    frame.json, frame.msgpack = json, msgpack
+    return frame
+
+
 class Burst:
     """Frames of one room that leave together, joined once for each encoding."""
 
@@ -147,6 +157,11 @@ class Burst:
     def msgpack_frames(self) -> bytes:
         """All frames as WebSocket binary frames, end to end."""
         return b"".join([frame.msgpack_frame for frame in self.frames])
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of JSON of all frames, whatever encoding they leave in."""
+        return sum(len(frame.json) for frame in self.frames)
 
     @cached_property
     def has_partials(self) -> bool:

@@ -38,6 +38,8 @@ class Node:
     def __init__(self, settings: Settings) -> None:
         """Build the parts; nothing runs yet. Raises BadSettings."""
         self.settings = settings
+        self.failed = False
+        """Whether a part has died of a bug; the node cannot go on without it."""
         clock = SystemClock()
         backplane = MemoryBackplane(settings.limits.history, settings.limits.rooms, clock)
         self.engines = {name: make_engine(name, settings) for name in settings.engines.enabled}
@@ -58,17 +60,26 @@ class Node:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run the engines and the manager."""
-        async with anyio.create_task_group() as tasks:
-            for engine in self.engines.values():
-                if isinstance(engine, EmbeddedEngine):
-                    tasks.start_soon(engine.run)
+        """Run the engines and the manager; the bug that ends one of them is raised.
 
-            started = anyio.Event()
-            tasks.start_soon(self.manager.run, started.set)
-            await started.wait()
-            yield
-            tasks.cancel_scope.cancel()
+        The body is cancelled then, and `failed` is set: nobody should wait for this node.
+        """
+        try:
+            async with anyio.create_task_group() as tasks:
+                for engine in self.engines.values():
+                    if isinstance(engine, EmbeddedEngine):
+                        tasks.start_soon(engine.run)
+
+                started = anyio.Event()
+                tasks.start_soon(self.manager.run, started.set)
+                await started.wait()
+                yield
+                tasks.cancel_scope.cancel()
+        except Exception:
+            self.failed = True
+            raise
+        finally:
+            self.manager.draining = True  # not ready, and whoever comes is refused
 
 
 def make_engine(name: str, settings: Settings) -> Engine:

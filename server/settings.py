@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import math
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import msgspec
 from msgspec.inspect import ListType, LiteralType, StructType, VarTupleType, type_info
 
+from actors import limits
 from actors.limits import Count, Limits, Seconds, Section
 
 PREFIX = "ROOMCAST_"
@@ -117,8 +122,32 @@ def override(settings: Settings, **changes: Mapping[str, Any]) -> Settings:
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON schema of the settings file."""
-    return msgspec.json.schema(Settings)
+    """Return the JSON schema of the settings file, each setting with its description and unit."""
+    document = msgspec.json.schema(Settings)
+    for module in (limits, sys.modules[__name__]):
+        for name, texts in _field_texts(inspect.getsource(module)).items():
+            properties = document["$defs"].get(name, {}).get("properties", {})
+            for field, text in texts.items():
+                if "$ref" not in properties[field]:
+                    properties[field]["description"] = text
+
+    return document
+
+
+def _field_texts(source: str) -> dict[str, dict[str, str]]:
+    """Read the strings that stand behind the fields of classes; Python itself forgets them."""
+    return {
+        node.name: {
+            field.target.id: inspect.cleandoc(str(text.value.value))
+            for field, text in pairwise(node.body)
+            if isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(text, ast.Expr)
+            and isinstance(text.value, ast.Constant)
+        }
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ClassDef)
+    }
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -18,6 +18,11 @@ from actors.wire import Burst, Codec
 
 ABORT = "roomcast.abort"
 """Extension in the ASGI scope through which a server lets the connection be cut."""
+LOST = "roomcast.lost"
+"""Extension through which a server tells that the connection is gone: a list of functions, which
+it calls with the event loop's time."""
+GONE_WITHIN = 5.0
+"""Seconds to work through what a peer sent before it disappeared."""
 REASON_BYTES = 123
 """Longest reason that fits a close frame (RFC 6455, section 5.5)."""
 
@@ -52,6 +57,7 @@ class AsgiTransport:
 
     async def run(self, actor: ConnectionActor, first: AnyCommand | None) -> None:
         """Carry out the first command, if any, then carry the connection to its end."""
+        self._websocket.scope.get("extensions", {}).get(LOST, []).append(self._hurry)
         try:
             with self._running:
                 async with anyio.create_task_group() as tasks:
@@ -59,6 +65,10 @@ class AsgiTransport:
                     await self._read(actor, first)
         finally:
             actor.gone(self._peer_code)
+
+    def _hurry(self, now: float) -> None:
+        """Bound what is left to do for a peer that has gone: its last messages may be stuck."""
+        self._running.deadline = now + GONE_WITHIN
 
     async def _read(self, actor: ConnectionActor, first: AnyCommand | None) -> None:
         with self._reading:
@@ -72,6 +82,8 @@ class AsgiTransport:
                     self._running.cancel()
                     return
 
+                # One message must not keep the loop: what it publishes has to leave first.
+                await anyio.lowlevel.checkpoint()
                 text = message.get("text")
                 await actor.receive(message["bytes"] if text is None else text)
 

@@ -1,40 +1,60 @@
 """uvicorn's stock WebSocket class with its measured holes closed: `ws=` of the server.
 
 The parent waits for ever for a peer that does not read, hangs on an upgrade that it cannot parse,
-and logs every denial as an error. Names are the parent's own; the range of uvicorn is pinned.
+puts no bound on pings and fragments, and logs tracebacks that any peer can cause. Names are the
+parent's own; the range of uvicorn is pinned.
 """
 
 from __future__ import annotations
 
 import socket
+from asyncio import TimerHandle
 from asyncio.transports import BaseTransport
+from collections.abc import Callable
 from typing import Any
 
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 
-from server.transport import ABORT
+from server.transport import ABORT, LOST
 
 SEND_BUFFER = 128 * 1024
 """Bytes the kernel may hold for a peer; more would hide a slow one from its mailbox."""
 RECEIVE_BUFFER = 128 * 1024
 """Bytes of a speaker that the kernel may hold: 4 s of 16 kHz audio while an engine is busy."""
+UNACKNOWLEDGED = 20_000
+"""Milliseconds a peer's kernel may leave data unacknowledged; then the link counts as dead."""
 HIGH_WATER = 32 * 1024
 """Bytes the loop may hold for a peer before its writer waits."""
+CLOSE_WITHIN = 5.0
+"""Seconds a peer has to answer a close frame."""
 ABORT_AFTER = 2.0
 """Seconds between giving a peer up and cutting its connection."""
+PINGS = 50
+"""Pings of a peer in a second, or in all while it does not read; each costs a pong."""
+FRAGMENTS = 128
+"""Fragments of one message; the size in bytes does not bound empty ones."""
 
 
 class HardenedWebSocket(WebSocketsSansIOProtocol):
     """A WebSocket connection that always ends."""
 
+    _cutter: TimerHandle | None = None
+    _pings = 0
+    _pings_since = 0.0
+
     def connection_made(self, transport: BaseTransport) -> None:
         """Bound what may wait for this peer."""
         super().connection_made(transport)
+        self.close_timeout = CLOSE_WITHIN
+        self._lost: list[Callable[[float], None]] = []
         self.transport.set_write_buffer_limits(high=HIGH_WATER)
         sock = self.transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED)
 
     def data_received(self, data: bytes) -> None:
         """Answer an upgrade that cannot be parsed, instead of leaving it open."""
@@ -44,30 +64,123 @@ class HardenedWebSocket(WebSocketsSansIOProtocol):
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.transport.close()
 
+        self._bound_end()
+
+    def handle_cont(self, event: Frame) -> None:
+        """End a connection that cuts a message into crumbs."""
+        if self.close_sent:
+            return
+
+        if len(self.frames) >= FRAGMENTS:
+            self._fail(1009, "too many fragments")
+        else:
+            super().handle_cont(event)
+
+    def handle_ping(self) -> None:
+        """Answer, but not a flood; time clears nothing while the pongs are not read."""
+        if self.close_sent:
+            self.conn.data_to_send()  # pongs: nobody is owed one after a close frame
+            return
+
+        now = self.loop.time()
+        if now - self._pings_since >= 1 and self.writable.is_set():
+            self._pings, self._pings_since = 0, now
+
+        self._pings += 1
+        if self._pings > PINGS:
+            self._fail(1008, "too many pings")
+        else:
+            super().handle_ping()
+
     def send_receive_event_to_app(self) -> None:
         """End a connection that sends what is no text; the parent logs a traceback for each."""
-        if self.curr_msg_data_type == "text" and not is_text(self.frames):
-            self.conn.send_close(1007)
-            self.handle_parser_exception()
+        text = self.curr_msg_data_type == "text" and not self.close_sent
+        if text and not is_text(self.frames):
+            self._fail(1007, "not UTF-8")
         else:
             super().send_receive_event_to_app()
 
     def keepalive_timeout(self) -> None:
         """Cut a peer that answers no ping; it would not read a close frame either."""
-        super().keepalive_timeout()
-        self.loop.call_later(ABORT_AFTER, self.transport.abort)
+        self.stop_keepalive()
+        if self.read_paused:
+            self.schedule_ping()  # its pong may be here: it is we who do not read
+            return
+
+        if not self.close_sent and not self.transport.is_closing():
+            self._fail(1011, "keepalive ping timeout")
+
+        self._cut_within(ABORT_AFTER)
+
+    def eof_received(self) -> None:
+        """Bound the flush that the transport begins: half a connection is none."""
+        self._cut_within(CLOSE_WITHIN + ABORT_AFTER)
+
+    def shutdown(self) -> None:
+        """Close; the parent fails for a connection that its peer is closing already."""
+        if not self.transport.is_closing():
+            super().shutdown()
+
+        self._cut_within(ABORT_AFTER)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the application, even if it does not read; only a close frame makes it normal."""
+        if self._cutter is not None:
+            self._cutter.cancel()
+
+        if self.conn.close_rcvd is None:
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
+
+        super().connection_lost(exc)
+        for tell in self._lost:
+            tell(self.loop.time())
+
+        self._lost.clear()
 
     async def run_asgi(self) -> None:
-        """Let the application cut the connection."""
+        """Let the application cut the connection and hear of its loss."""
         extensions: dict[str, Any] = self.scope["extensions"]
-        extensions[ABORT] = self.transport.abort
+        extensions[ABORT], extensions[LOST] = self.transport.abort, self._lost
         await super().run_asgi()
+        self._bound_end()
 
     async def send(self, message: Any) -> None:
-        """Count a denial as the end of the handshake that it is."""
+        """Refuse what comes after the end, of which the application may not know yet."""
+        await self.writable.wait()
+        if self.close_sent or self.transport.is_closing():
+            raise ClientDisconnected
+
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
-            self.handshake_complete = True
+            self.handshake_complete = True  # the parent logs each denial as an error otherwise
+
+        self._bound_end()
+
+    def _fail(self, code: int, reason: str) -> None:
+        """Send a close frame, unless the peer was first, and read no more."""
+        self.conn.fail(code, reason)
+        self.frames = []
+        self.handle_parser_exception()
+        self._cut_within(ABORT_AFTER)
+
+    def _bound_end(self) -> None:
+        """See that an end that has begun comes: a flush waits for ever for who does not read."""
+        if self.close_sent or self.transport.is_closing():
+            self._cut_within(CLOSE_WITHIN + ABORT_AFTER)
+
+    def _cut_within(self, seconds: float) -> None:
+        """Cut the connection if it is not lost by then; an earlier cut stays."""
+        if self.disconnected:
+            return
+
+        deadline = self.loop.time() + seconds
+        if self._cutter is not None:
+            if self._cutter.when() <= deadline:
+                return
+
+            self._cutter.cancel()
+
+        self._cutter = self.loop.call_at(deadline, self.transport.abort)
 
 
 def is_text(pieces: list[bytes]) -> bool:

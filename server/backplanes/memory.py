@@ -33,8 +33,8 @@ class MemoryBackplane:
         """Bytes of JSON kept in all rooms."""
 
     def __len__(self) -> int:
-        """Rooms that have a listener or a history."""
-        return len(self._logs)
+        """Rooms of tenants that have a listener or a history."""
+        return len(self._logs) - len(self._by_tenant.get("", ()))
 
     async def publish(self, key: str, event: RoomEvent) -> Position:
         """Give the event the room's next offset, keep it and deliver it.
@@ -109,14 +109,14 @@ class MemoryBackplane:
         if log is not None:
             return log
 
-        if len(self._logs) >= self._max_rooms:
+        if "/" in key and len(self) >= self._max_rooms:
             raise Refused(
                 "room_limit", f"this node has its {self._max_rooms} rooms", setting="limits.rooms"
             )
 
         log = self._logs[key] = RoomLog(secrets.token_urlsafe(6), self._limits)
         self._idle[key] = self._clock.monotonic()
-        self._by_tenant.setdefault(key.partition("/")[0], set()).add(key)
+        self._by_tenant.setdefault(_tenant(key), set()).add(key)
         return log
 
     def _forget(self, key: str) -> None:
@@ -125,7 +125,7 @@ class MemoryBackplane:
             self.events -= len(log)
             self.bytes -= log.bytes
 
-        tenant = key.partition("/")[0]
+        tenant = _tenant(key)
         rooms = self._by_tenant[tenant]
         rooms.discard(key)
         if not rooms:
@@ -140,3 +140,8 @@ class MemoryBackplane:
     def _hand_over(self, key: str, frame: Frame) -> None:
         if self._deliver is not None and key in self._wanted:
             self._deliver(key, frame)
+
+
+def _tenant(key: str) -> str:
+    """Return whose room it is; "" for what the node says to itself."""
+    return key.rpartition("/")[0]

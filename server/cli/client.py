@@ -20,6 +20,8 @@ from server.cli.terminal import printable
 decode_event: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
 OPEN_WITHIN = 10.0
 """Seconds a server may take to answer."""
+CLOSE_WITHIN = 1.0
+"""Seconds a server may take to close; nobody who presses Ctrl-C waits for a frozen one."""
 SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 
 
@@ -65,7 +67,11 @@ async def open_socket(url: str) -> ClientConnection:
     where = urlsplit(url).netloc.rpartition("@")[2]
     try:
         return await connect(
-            url, subprotocols=None, compression=None, open_timeout=OPEN_WITHIN, proxy=None
+            url,
+            compression=None,
+            proxy=None,
+            open_timeout=OPEN_WITHIN,
+            close_timeout=CLOSE_WITHIN,
         )
     except InvalidStatus as refused:
         status, reason = refused.response.status_code, read_problem(refused.response.body)

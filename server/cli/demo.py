@@ -6,6 +6,7 @@ import contextlib
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 import wave
@@ -19,13 +20,13 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from actors.messages import AnyEvent, Closing, Error, Transcript
+from server.address import url_of
 from server.cli.accuracy import read_transcripts, word_error_rate
 from server.cli.audio import FRAME
 from server.cli.client import Ended, events, open_socket, room_url
 from server.cli.options import Bad, Failed, load_settings, run
 from server.cli.serve import take_address
 from server.cli.terminal import StatusLine, printable
-from server.serving import url_of
 from server.settings import override
 
 RECORDINGS = "/usr/share/pocketsphinx/test/data/librivox"
@@ -65,7 +66,6 @@ def command(host: str, port: int, recordings: Path, leave: bool) -> None:
     """Start a server, play recorded speech into a room, print the captions, leave the page up."""
     utterances = read_recordings(recordings)
     with server(host, port) as (url, process):
-        wait_ready(url, process)
         click.echo(f"the page is at {url}/?room={ROOM}\n")
         rate = run(play, url, utterances)
         report(utterances, rate)
@@ -126,17 +126,31 @@ def server(host: str, port: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]
     for each in (first, *others):
         each.close()
 
-    process = subprocess.Popen([sys.executable, "-m", "server.cli", "serve", "--dev", *flags])
+    command = [sys.executable, "-m", "server.cli", "serve", "--dev", *flags]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield url, process
-    finally:
-        process.terminate()
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stderr=log)
         try:
-            process.wait(STOP_WITHIN)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            wait_ready(url, process)
+            yield url, process
+        except Failed:
+            log.seek(0)
+            for line in log.read().decode(errors="replace").splitlines():
+                click.echo(printable(line), err=True)
+
+            raise
+        finally:
+            stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End the server, in good order if it will."""
+    process.terminate()
+    try:
+        process.wait(STOP_WITHIN)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def wait_ready(url: str, process: subprocess.Popen[bytes]) -> None:

@@ -16,10 +16,10 @@ import click
 import msgspec
 
 from actors.messages import AudioSpec
+from server.address import url_of
 from server.cli.options import Failed, config_option, json_option, load_settings, run
 from server.cli.serve import take_address
 from server.engines.embedded import EmbeddedEngine
-from server.serving import url_of
 from server.settings import Settings
 
 RESERVED_FILES = 200

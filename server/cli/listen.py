@@ -94,8 +94,9 @@ class Ear:
         if time.monotonic() - began > LAST_RETRY:
             self._failures = 0
 
+        longest = max(pause, min(LAST_RETRY, FIRST_RETRY * 2**self._failures))
         self._failures = min(self._failures + 1, 10)
-        return random.uniform(0, max(pause, min(LAST_RETRY, FIRST_RETRY * 2**self._failures)))
+        return random.uniform(0, longest)
 
     def _take(self, event: AnyEvent) -> None:
         self._remember(event)
@@ -109,7 +110,7 @@ class Ear:
         match event:
             case Joined(epoch=epoch, offset=offset):
                 self._joined = event
-                if "since" not in self._query or self._query["since"] is None:
+                if self._query["since"] is None:
                     self._resume_after(epoch, offset)
             case Gap(epoch=str(epoch), last=last) if self._joined is not None:
                 self._resume_after(epoch, max(last, self._joined.offset))

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from server.address import check_exposure, listen, url_of
 from server.cli.options import DEFAULT_URL, Bad, Failed, config_option, load_settings
 from server.settings import BadSettings, Settings, override
 
@@ -35,7 +36,7 @@ def command(
     config: Path | None, dev: bool, host: str | None, port: int | None, expose: bool
 ) -> None:
     """Run the server until Ctrl-C or SIGTERM, then drain it; a second signal cuts the drain."""
-    from server.serving import StartFailed, check_exposure, serve, url_of
+    from server.serving import StartFailed, serve
 
     settings = with_flags(load_settings(config), dev, host, port, expose)
     try:
@@ -53,8 +54,6 @@ def command(
 
 def take_address(settings: Settings) -> list[socket.socket]:
     """Listen on the address of the settings. Raises Failed."""
-    from server.serving import listen
-
     try:
         return listen(settings)
     except OSError as error:

@@ -13,7 +13,7 @@ from server import __version__
 LIBRARIES = ("anyio", "fastapi", "msgspec", "pocketsphinx", "uvicorn", "uvloop", "websockets")
 
 
-@click.command("version")
+@click.command("version", short_help="Print the version.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(as_json: bool) -> None:
     """Print the version of Roomcast, and of what it stands on with --json."""

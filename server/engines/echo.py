@@ -110,11 +110,9 @@ class EchoEngine:
     async def open(self, spec: AudioSpec) -> AsyncIterator[EchoStream]:
         """Open a stream. Raises Refused("engine_busy")."""
         if self.streams >= self.max_streams:
-            raise Refused(
-                "engine_busy",
-                f"all {self.max_streams} streams of the echo engine are taken",
-                setting="engines.echo.max_streams",
-            )
+            setting = "engines.echo.max_streams"
+            message = f"all {self.max_streams} echo streams are in use; {setting} allows more"
+            raise Refused("engine_busy", message, setting=setting)
 
         self.streams += 1
         stream = EchoStream(spec.bytes_per_second)

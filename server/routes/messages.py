@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import anyio
 import msgspec
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
+from starlette.requests import ClientDisconnect
 
 from actors.errors import Refused
 from actors.messages import ROOM_PATTERN
@@ -20,6 +22,9 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: Any
     """Any JSON value; listeners get it unchanged."""
 
+
+BODY_WITHIN = 30.0
+"""Seconds a body may take to arrive."""
 
 _body = msgspec.json.Decoder(Body)
 _room = re.compile(ROOM_PATTERN)
@@ -38,10 +43,16 @@ def check_room(room: str) -> str:
 async def read_body(request: Request, limit: int) -> bytes:
     """Read a body up to a number of bytes. Raises Refused("too_big") without reading on."""
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise Refused("too_big", f"the body is over {limit} bytes", setting="limits.text_bytes")
+    try:
+        with anyio.fail_after(BODY_WITHIN):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise Refused(
+                        "too_big", f"the body is over {limit} bytes", setting="limits.text_bytes"
+                    )
+    except (TimeoutError, ClientDisconnect):
+        raise Refused("bad_message", "the body did not come to its end") from None
 
     return bytes(body)
 

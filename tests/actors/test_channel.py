@@ -86,7 +86,7 @@ async def test_drop_oldest_keeps_the_newest_and_counts_the_rest(
             peak = max(peak, len(model))
             assert audio.depth == len(model)
 
-        assert tally.totals() == {"dropped": dropped, "peak": peak, "waited": 0}
+        assert (tally.dropped, tally.peak, tally.waited) == (dropped, peak, 0)
         audio.end()
         assert await drain(audio) == model
 

@@ -98,6 +98,7 @@ async def test_the_command_of_an_address_is_carried_out_without_being_asked() ->
 
 async def test_a_refusal_of_the_command_of_an_address_ends_the_connection() -> None:
     async with running(Limits(rooms=1)) as node:
+        await node.publish("taken", 1)
         actor, far = node.connect("listen")
         await actor.begin(Join(room="a"))
         assert [type(event) for event in far.got] == [Hello, Error, Closing]

@@ -13,7 +13,7 @@ from actors.limits import History
 from actors.log import Missing, Position, RoomLog, parse_position
 from tests.actors.node import message
 
-LIMITS = History(messages=6, bytes=700, age=10, replay=4, replay_bytes=400)
+LIMITS = History(messages=6, bytes=1400, age=10, replay=4, replay_bytes=400)
 appends = st.lists(st.tuples(st.floats(0, 6), st.integers(0, 300)), max_size=25)
 
 
@@ -65,7 +65,7 @@ def test_the_ring_is_contiguous_and_within_its_bounds(
         now += pause
         frame = message(offset, "x" * size)
         log.append(frame, now)
-        kept.append((now, len(frame.json)))
+        kept.append((now, len(frame.json) + len(frame.msgpack)))
         held = kept[len(kept) - len(log) :]
         assert log.offset == offset
         assert log.bytes == sum(size for _, size in held) <= LIMITS.bytes

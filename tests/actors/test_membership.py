@@ -190,7 +190,7 @@ async def test_a_connection_joins_so_many_rooms_and_no_more() -> None:
 
 
 async def test_a_room_too_many_is_refused() -> None:
-    async with running(Limits(rooms=2)) as node:
+    async with running(Limits(rooms=1)) as node:
         _, _ = await node.join("a")
         _, far = await node.join("b")
         assert [error.code for error in far.of(Error)] == ["room_limit"]

@@ -77,11 +77,42 @@ async def test_early_audio_over_its_bound_is_refused_once_and_counted() -> None:
             await actor.receive(FRAME)
 
         (error,) = mouth.of(Error)
-        assert (error.code, error.setting) == ("audio_before_start", "limits.ingress.frames")
+        assert (error.code, error.setting) == ("audio_before_start", "limits.ingress")
         assert node.manager.statistics().channels["ingress"].dropped == 4
         await order(actor, "start", room="a")
         await settle()
         assert node.engine.streams[0].audio == FRAME * 3
+
+
+async def test_early_audio_is_bounded_in_bytes_too() -> None:
+    async with running(Limits(ingress=Ingress(early_bytes=2 * len(FRAME)))) as node:
+        actor, mouth = node.connect()
+        for _ in range(3):
+            await actor.receive(FRAME)
+
+        (waiting,) = mouth.of(Speech)
+        assert (waiting.state, waiting.received) == ("waiting", len(FRAME))
+        assert codes(mouth.got) == ["audio_before_start"]
+        await order(actor, "start", room="a")
+        await settle()
+        assert node.engine.streams[0].audio == FRAME * 2
+
+
+async def test_a_session_needs_a_room_that_can_be_published_to() -> None:
+    async with running(Limits(rooms=1)) as node:
+        await node.publish("taken", 1)
+        actor, mouth = node.connect()
+        await order(actor, "start", room="a", id=1)
+        assert codes(mouth.got) == ["room_limit"]
+        assert not node.engine.streams
+
+
+async def test_a_draining_node_starts_no_session() -> None:
+    async with running() as node:
+        actor, mouth = node.connect()
+        node.manager.draining = True
+        await order(actor, "start", room="a", id=1)
+        assert codes(mouth.got) == ["draining"]
 
 
 async def test_audio_between_two_sessions_is_dropped_and_refused_once() -> None:

@@ -142,7 +142,8 @@ async def test_a_listener_is_never_too_silent() -> None:
 
 
 async def test_a_speaker_is_not_silent_while_the_engine_is_the_slow_one() -> None:
-    limits = Limits(speech_idle=10, ingress=Ingress(frames=2), upstream=Upstream(frames=2))
+    patient = Upstream(frames=2, stalled_within=200)
+    limits = Limits(speech_idle=10, ingress=Ingress(frames=2), upstream=patient)
     async with running(limits) as node, anyio.create_task_group() as tasks:
         actor, _, stream = await node.speak()
         stream.stall()
@@ -161,6 +162,22 @@ async def test_a_speaker_is_not_silent_while_the_engine_is_the_slow_one() -> Non
         await anyio.sleep(10)
         assert actor.lifecycle.reason is not None
         assert actor.lifecycle.reason.code == 4003
+
+
+async def test_an_engine_that_takes_no_audio_for_too_long_counts_as_lost() -> None:
+    limits = Limits(upstream=Upstream(frames=2, stalled_within=20))
+    async with running(limits) as node:
+        actor, _, stream = await node.speak()
+        stream.stall()
+        for _ in range(3):
+            await actor.receive(b"\0" * 640)
+
+        await anyio.sleep(19)
+        assert actor.open
+        await anyio.sleep(5)
+        assert actor.lifecycle.reason is not None
+        assert actor.lifecycle.reason.code == 4005
+        assert "limits.upstream.stalled_within" in actor.lifecycle.reason.message
 
 
 async def test_a_speaker_is_told_when_its_lag_changes() -> None:

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from tests.e2e.clients import Client, client
+from tests.e2e.conftest import Serve
 from tests.engine_contract import LIBRIVOX, SILENCE, recording
 from tests.servers import Server
 
@@ -71,7 +72,9 @@ async def stall(server: Server, speaker: Client) -> None:
     await speaker.audio(SPEECH[sent:], FRAME)
 
 
-async def test_a_stalled_engine_slows_the_client_and_nothing_is_lost(server: Server) -> None:
+async def test_a_stalled_engine_slows_the_client_and_nothing_is_lost(serve: Serve) -> None:
+    """Also not by a keepalive: while the server does not read, it cannot see the pongs."""
+    server = serve(server__ping_interval=0.5, server__ping_timeout=0.5)
     fluent = await dictate(server, "fluent", pause=False)
     halting = await dictate(server, "halting", pause=True)
     assert len(fluent) >= 5

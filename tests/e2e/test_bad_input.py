@@ -144,7 +144,7 @@ async def test_audio_before_start_is_held_within_a_bound(server: Server, someone
 
     assert (await someone.until("speech"))["state"] == "waiting"
     error = await someone.until("error")
-    assert (error["code"], error["setting"]) == ("audio_before_start", "limits.ingress.frames")
+    assert (error["code"], error["setting"]) == ("audio_before_start", "limits.ingress")
     ack = await someone.ask(type="start", id=1, room="early", engine="echo", rate=8000)
     await someone.ask(type="stop", id=2)
     ended = next(e for e in someone.events if e["type"] == "speech" and e["state"] == "ended")

@@ -30,7 +30,12 @@ def roomcast(
     """Run a command to its end."""
     given: dict[str, Any] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
     done = subprocess.run(
-        _command(arguments), env=_environ(environ), cwd=ROOT, capture_output=True, timeout=60, **given
+        _command(arguments),
+        env=_environ(environ),
+        cwd=ROOT,
+        capture_output=True,
+        timeout=60,
+        **given,
     )
     out, err = done.stdout.decode(), done.stderr.decode()
     assert "Traceback" not in err, err
@@ -71,16 +76,18 @@ class Running:
 
 
 @contextmanager
-def running(*arguments: str | Path, **streams: Any) -> Iterator[Running]:
+def running(
+    *arguments: str | Path, environ: dict[str, object] | None = None, **streams: Any
+) -> Iterator[Running]:
     """Start a command; it is killed at the end of the block if it still runs."""
-    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    options: dict[str, Any] = {
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+    }
+    options |= {"preexec_fn": _take_interrupts, **streams}
     with subprocess.Popen(
-        _command(arguments),
-        env=_environ({}),
-        cwd=ROOT,
-        bufsize=0,
-        preexec_fn=_take_interrupts,
-        **options | streams,
+        _command(arguments), env=_environ(environ or {}), cwd=ROOT, bufsize=0, text=False, **options
     ) as process:
         try:
             yield Running(process)
@@ -100,6 +107,22 @@ def read_line(fd: int) -> str:
         line += byte
 
     return line.decode()
+
+
+@contextmanager
+def piping() -> Iterator[tuple[int, IO[bytes]]]:
+    """Give a pipe: the descriptor to read from, and the file to write to."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb", 0), os.fdopen(writing, "wb", 0) as file:
+        yield reading, file
+
+
+@contextmanager
+def terminal() -> Iterator[tuple[int, int]]:
+    """Give a terminal: our end, and the one for a command."""
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "rb", 0), os.fdopen(theirs, "wb", 0):
+        yield ours, theirs
 
 
 def publish(server: Server, room: str, data: object) -> None:
@@ -127,7 +150,7 @@ def pretending(*scripts: list[object]) -> Iterator[tuple[str, list[str]]]:
             else:
                 connection.send(step if isinstance(step, str) else json.dumps(step))
 
-    with serve(play, "127.0.0.1", 0) as server:
+    with serve(play, "127.0.0.1", 0, close_timeout=1) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -152,7 +175,7 @@ def _command(arguments: tuple[str | Path, ...]) -> list[str]:
 
 def _environ(changes: dict[str, object]) -> dict[str, str]:
     plain = {key: value for key, value in os.environ.items() if not key.startswith("ROOMCAST_")}
-    return plain | {key: str(value) for key, value in changes.items()}
+    return plain | {"TERM": "xterm"} | {key: str(value) for key, value in changes.items()}
 
 
 def _take_interrupts() -> None:

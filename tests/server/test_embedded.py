@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from itertools import pairwise
+from pathlib import Path
 
 import anyio
 import psutil
@@ -17,7 +19,8 @@ import pytest
 from actors.errors import Refused, UpstreamLost
 from actors.messages import AudioFrame, AudioSpec
 from server.engines import embedded, zygote
-from server.engines.embedded import EmbeddedEngine, Stream
+from server.engines.embedded import EmbeddedEngine
+from server.engines.stream import Stream
 from tests.engine_contract import (
     CARDS,
     CHECKS,
@@ -35,6 +38,7 @@ pytestmark = pytest.mark.anyio
 SPEC = AudioSpec()
 SPEECH = recording(CARDS / "001.wav")
 SAID = ["ten of clubs"]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", params=["asyncio", "trio"])
@@ -74,6 +78,15 @@ def descendants() -> set[psutil.Process]:
 def wait_gone(*processes: psutil.Process) -> None:
     _, alive = psutil.wait_procs(processes, timeout=5)
     assert alive == []
+
+
+DYING = """
+import os, sys
+sys.path.insert(0, {path!r})
+from server.engines import zygote
+zygote._become_worker = lambda *_: os._exit(1)
+zygote.main()
+"""
 
 
 async def hears(engine: EmbeddedEngine) -> list[str]:
@@ -174,6 +187,102 @@ async def test_a_zygote_that_does_not_start_is_tried_again(
     engine = EmbeddedEngine()
     async with running(engine):
         assert engine.restarts == 2
+
+
+async def test_a_zygote_that_is_stuck_while_it_loads_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stuck = [sys.executable, "-c", "import signal; signal.pause()"]
+    patience = iter([0.2, 30.0])
+
+    def command(control: int) -> list[str]:
+        within = next(patience)
+        monkeypatch.setattr(embedded, "LOADED_WITHIN", within)
+        return stuck if within < 1 else zygote.command(control)
+
+    monkeypatch.setattr(embedded, "command", command)
+    engine = EmbeddedEngine()
+    with anyio.fail_after(20):
+        async with running(engine):
+            assert await hears(engine) == SAID
+            assert engine.restarts == 1
+
+
+@contextmanager
+def descriptors(free: int) -> Iterator[None]:
+    """Leave this process so few file descriptors, in a block that needs no others."""
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(free + 1)]
+    for each in held:
+        os.close(each)
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held[-1], hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("free", [0, 1])
+async def test_without_descriptors_one_stream_is_refused_and_nothing_is_replaced(free: int) -> None:
+    engine = EmbeddedEngine()
+    async with running(engine) as first:
+        async with engine.open(SPEC) as stream:
+            with descriptors(free), pytest.raises(Refused) as refusal:
+                async with engine.open(SPEC):
+                    pytest.fail("a stream without descriptors")
+
+            assert refusal.value.code == "engine_busy"
+            assert engine.streams == 1
+            assert finals(await converse(stream, frames(SPEECH))) == SAID
+
+        assert await hears(engine) == SAID
+        assert first.is_running()
+        assert engine.restarts == 0
+
+
+async def test_a_worker_that_dies_before_it_reports_does_not_cost_the_others_their_zygote(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    program = DYING.format(path=os.fspath(ROOT))
+    monkeypatch.setattr(
+        embedded, "command", lambda control: [sys.executable, "-c", program, str(control)]
+    )
+    engine = EmbeddedEngine()
+    async with running(engine) as first:
+        for _ in range(2):
+            with pytest.raises(UpstreamLost):
+                async with engine.open(SPEC):
+                    pytest.fail("a stream without a worker")
+
+        assert first.is_running()
+        assert engine.restarts == 0
+
+
+@pytest.mark.parametrize("free", [0, 2, 3])
+async def test_a_zygote_that_cannot_be_started_for_now_is_tried_again(
+    free: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = anyio.Event()
+    warn = embedded.logger.warning
+
+    def warning(*words: object) -> None:
+        warn(*words)
+        failed.set()
+
+    monkeypatch.setattr(embedded.logger, "warning", warning)
+    engine = EmbeddedEngine()
+    async with anyio.create_task_group() as tasks:
+        with descriptors(free), anyio.fail_after(10):
+            tasks.start_soon(engine.run)
+            await failed.wait()
+
+        assert await hears(engine) == SAID
+        tasks.cancel_scope.cancel()
+
+    record = caplog.records[0]
+    assert "Too many open files" in record.getMessage()
+    assert record.exc_info is None
 
 
 async def test_an_engine_that_can_start_no_worker_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

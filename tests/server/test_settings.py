@@ -99,7 +99,7 @@ def test_a_wrong_variable_is_named_with_the_path(variable: str, value: str, said
         ("[limits.egress]\nage = inf", "limits.egress.age must be a finite number"),
         ("[limits.egress]\nmessages = 20", "limits.history.replay must be at most half of"),
         ("[engines]\nenabled = ['parrot']", "engines.enabled[0] must be"),
-        ("[server", "at line 1"),
+        ("dev = true\n[server\nport = 1", "at line 2"),
         ("x = " + 5000 * "[", "recursion"),
     ],
 )
@@ -121,7 +121,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_what_is_shown_loads_again_to_the_same_settings(tmp_path: Path) -> None:
-    environ = {
+    environ: dict[str, Any] = {
         "ROOMCAST_SERVER__HOST": 'a "strange" näme',
         "ROOMCAST_ENGINES__ENABLED": "echo",
         "ROOMCAST_LIMITS__EGRESS__AGE": "0.25",
@@ -142,10 +142,11 @@ def test_the_schema_takes_what_is_shown_and_refuses_what_is_refused(tmp_path: Pa
     assert not _fits(tmp_path, shown | {"engines": {"enabled": ["parrot"]}})
 
 
-def _fits(folder: Path, document: dict[str, Any]) -> bool:
-    (folder / "document.json").write_text(json.dumps(document))
-    check = [sys.executable, "-m", "check_jsonschema", "--schemafile", folder / "schema.json"]
-    done = subprocess.run([*check, folder / "document.json"], capture_output=True, timeout=60)
+def _fits(folder: Path, tree: dict[str, Any]) -> bool:
+    schema, document = folder / "schema.json", folder / "document.json"
+    document.write_text(json.dumps(tree))
+    check = [sys.executable, "-m", "check_jsonschema", "--schemafile", str(schema), str(document)]
+    done = subprocess.run(check, capture_output=True, timeout=60)
     assert done.returncode == 0 or b"Schema validation errors" in done.stdout, done
     return done.returncode == 0
 
@@ -153,7 +154,10 @@ def _fits(folder: Path, document: dict[str, Any]) -> bool:
 def test_every_setting_of_the_schema_is_explained() -> None:
     sections = schema()["$defs"]
     assert sections["Limits"]["properties"].keys() >= {"connections", "egress"}
-    assert all(section["description"] for section in sections.values())
+    for section in sections.values():
+        assert section["description"]
+        for name, setting in section["properties"].items():
+            assert "$ref" in setting or setting["description"], name
 
 
 def test_an_override_replaces_keys_and_keeps_the_rest() -> None:
