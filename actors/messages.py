@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 ROOM_PATTERN = r"^[A-Za-z0-9_.:-]{1,128}$(?!\n)"
+ROOM_RULE = "a room's name is 1 to 128 of the characters A-Z a-z 0-9 _ . : -"
 
 RoomName = Annotated[str, Meta(pattern=ROOM_PATTERN)]
 CommandId = Annotated[int, Meta(ge=-(2**53), le=2**53)] | Annotated[str, Meta(max_length=64)]

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from actors.errors import Refused
-from actors.messages import AnyCommand, AnyEvent, CommandId, Message, Transcript
+from actors.messages import ROOM_RULE, AnyCommand, AnyEvent, CommandId, Message, Transcript
 
 Codec = Literal["json", "msgpack"]
 SUBPROTOCOLS: dict[str, Codec] = {"roomcast.v1": "json", "roomcast.v1.msgpack": "msgpack"}
@@ -41,7 +41,6 @@ _PATH = re.compile(r" - at `\$\.?(?P<field>[^`]*)`$")
 _UNKNOWN = re.compile(r"Object (?:contains unknown|missing required) field `(?P<field>[^`]*)")
 _TAIL = 200
 """Characters of an error that may hold a path; more is text of the client's own making."""
-_ROOM = "a room's name is 1 to 128 of the characters A-Z a-z 0-9 _ . : -"
 
 
 def decode(data: str | bytes, codec: Codec) -> AnyCommand | bytes:
@@ -197,7 +196,7 @@ def _explain(error: Exception, data: str | bytes) -> Refused:
     found = _PATH.search(message[-_TAIL:]) or _UNKNOWN.match(message[:_TAIL])
     field = found["field"][:64] if found else ""
     if message.startswith("Expected `str` matching regex"):
-        refusal = Refused("bad_room", _ROOM, field)
+        refusal = Refused("bad_room", ROOM_RULE, field)
     else:
         refusal = Refused("bad_message", message[:200], field)
 

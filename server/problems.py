@@ -1,8 +1,10 @@
-"""Refusals as HTTP problem documents (RFC 9457), with the same stable codes as everywhere else."""
+"""Answers over HTTP; refusals are problem documents (RFC 9457) with the codes used everywhere."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 import msgspec
 from fastapi import FastAPI, Request
@@ -31,6 +33,11 @@ def problem(status: int, code: str, detail: str, **more: str) -> Response:
     return Response(
         msgspec.json.encode(document), status, headers, media_type="application/problem+json"
     )
+
+
+def answer(document: Mapping[str, Any]) -> Response:
+    """Build the JSON answer to a request that was carried out."""
+    return Response(msgspec.json.encode(document), media_type="application/json")
 
 
 def refusal(refused: Refused) -> Response:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import msgspec
 from fastapi import FastAPI
 from fastapi.responses import Response
 
 from server import __version__
 from server.node import Node
-from server.problems import problem
+from server.problems import answer, problem
 
 METHODS = ["GET", "HEAD"]
 
@@ -20,7 +19,7 @@ def add_health(app: FastAPI, node: Node) -> None:
     @app.api_route("/livez", methods=METHODS, operation_id="livez")
     async def livez() -> Response:
         """Answer while the event loop turns."""
-        return _json({"status": "alive"})
+        return answer({"status": "alive"})
 
     @app.api_route("/readyz", methods=METHODS, operation_id="readyz")
     @app.api_route("/healthz", methods=METHODS, operation_id="healthz")
@@ -32,19 +31,15 @@ def add_health(app: FastAPI, node: Node) -> None:
         if not manager.ready:
             return problem(503, "not_ready", "no probe came back through the publish path lately")
 
-        return _json({"status": "ready"})
+        return answer({"status": "ready"})
 
     @app.api_route("/version", methods=METHODS, operation_id="version")
     async def version() -> Response:
         """Name the version."""
-        return _json({"name": "roomcast", "version": __version__})
+        return answer({"name": "roomcast", "version": __version__})
 
     @app.api_route("/metrics", methods=METHODS, operation_id="metrics")
     async def metrics() -> Response:
         """Expose the metrics in Prometheus' text format."""
         text, content_type = await node.metrics.render()
         return Response(text, headers={"Content-Type": content_type})
-
-
-def _json(document: dict[str, str]) -> Response:
-    return Response(msgspec.json.encode(document), media_type="application/json")

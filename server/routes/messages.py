@@ -12,8 +12,9 @@ from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
 
 from actors.errors import Refused
-from actors.messages import ROOM_PATTERN
+from actors.messages import ROOM_PATTERN, ROOM_RULE
 from server.node import Node
+from server.problems import answer
 
 
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,9 +34,7 @@ _room = re.compile(ROOM_PATTERN)
 def check_room(room: str) -> str:
     """Return a room's name if it is one. Raises Refused("bad_room")."""
     if _room.search(room) is None:
-        raise Refused(
-            "bad_room", "a room's name is 1 to 128 of the characters A-Z a-z 0-9 _ . : -", "room"
-        )
+        raise Refused("bad_room", ROOM_RULE, "room")
 
     return room
 
@@ -76,15 +75,11 @@ def add_messages(app: FastAPI, node: Node) -> None:
         principal = node.authenticate()
         body = await read_data(request)
         position = await manager.send_message(principal, check_room(room), body.data)
-        return _json({"room": room, "epoch": position.epoch, "offset": position.offset})
+        return answer({"room": room, "epoch": position.epoch, "offset": position.offset})
 
     @app.post("/v1/broadcast", operation_id="broadcast")
     async def broadcast(request: Request) -> Response:
         """Publish a value to every room of the tenant; answers how many there are."""
         principal = node.authenticate()
         body = await read_data(request)
-        return _json({"rooms": await manager.broadcast(principal, body.data)})
-
-
-def _json(document: dict[str, Any]) -> Response:
-    return Response(msgspec.json.encode(document), media_type="application/json")
+        return answer({"rooms": await manager.broadcast(principal, body.data)})
