@@ -182,7 +182,9 @@ class Microphone:
             self._holder.close(close)
             return
 
-        session.report("ended")
+        if not pending:
+            session.report("ended")
+
         unanswered = [*pending, *([] if self._stop_id is None else [self._stop_id])]
         for refusal.id in unanswered or [None]:
             self._holder.refuse(refusal)

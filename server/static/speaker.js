@@ -67,11 +67,9 @@ export class Speaker {
     if (this.state === "finishing") this.become("idle");
   }
 
-  /**
-   * Take an error if it is about our session; false if not. A start is acknowledged at once, and
-   * may still be refused after that, when the engine has had its say.
-   */
+  /** Take an error if it is about our session; false if not. */
   refused(event) {
+    if (event.code === "audio_before_start") return true; // was on its way when our session ended
     if (event.id === undefined || event.id !== this.startId) return false;
     this.startId = undefined;
     if (PASSING.has(event.code) && this.state === "speaking" && this.again()) return true;

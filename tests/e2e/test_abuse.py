@@ -140,7 +140,8 @@ def test_a_close_of_the_server_does_not_wait_for_a_peer_that_does_not_read(serve
 
 
 def test_a_room_goes_on_after_a_peer_that_answers_no_ping(serve: Serve) -> None:
-    server = serve(server__ping_interval=5, server__ping_timeout=1)
+    patience = {"limits__egress__messages": 100_000, "limits__egress__age": 60}
+    server = serve(server__ping_interval=5, server__ping_timeout=1, **patience)
     with upgrade(server, "/v1/rooms/a/listen", 4096):
         room_left = fill(server, "a", 1) - 5
         wait_until(lambda: server.metric("roomcast_subscriptions") == 0)
