@@ -82,9 +82,11 @@ class AsgiTransport:
                     self._running.cancel()
                     return
 
-                # One message must not keep the loop: what it publishes has to leave first.
-                await anyio.lowlevel.checkpoint()
                 text = message.get("text")
+                if text is not None or self.codec == "msgpack":
+                    # A burst of commands must not keep the loop: what they publish leaves between.
+                    await anyio.lowlevel.checkpoint()
+
                 await actor.receive(message["bytes"] if text is None else text)
 
     async def _write(self, actor: ConnectionActor) -> None:
