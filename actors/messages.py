@@ -218,7 +218,7 @@ class Speech(Event, frozen=True, kw_only=True):
     room: str | UnsetType = UNSET
     session: str | UnsetType = UNSET
     state: SpeechState
-    """`waiting`: audio came before `start` and is held, within `limits.ingress.frames`."""
+    """`waiting`: audio came before `start` and is held, within `limits.ingress`."""
     engine: str | UnsetType = UNSET
     received: int = 0
     """Bytes of audio the server has."""

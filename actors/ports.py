@@ -81,7 +81,7 @@ class Backplane(Protocol):
     events: int
     """Events kept in all rooms."""
     bytes: int
-    """Bytes of JSON kept in all rooms."""
+    """Bytes of encoded events kept in all rooms."""
 
     async def publish(self, key: str, event: RoomEvent) -> Position:
         """Store an event at the room's next offset and deliver it. Raises Refused("room_limit")."""

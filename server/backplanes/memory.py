@@ -30,7 +30,7 @@ class MemoryBackplane:
         self.events = 0
         """Events kept in all rooms."""
         self.bytes = 0
-        """Bytes of JSON kept in all rooms."""
+        """Bytes of encoded events kept in all rooms."""
 
     def __len__(self) -> int:
         """Rooms of tenants that have a listener or a history."""
