@@ -15,10 +15,10 @@ import time
 import msgspec
 import uvloop
 
-from benchmarks.frames import BINARY, pack
 from benchmarks.machine import Usage, measured, server
 from benchmarks.report import Report
-from benchmarks.sockets import Broken, Socket, hang_up, open_many
+from server.load.frames import BINARY, pack
+from server.load.sockets import Broken, Socket, hang_up, open_many
 from tests.servers import Server
 
 FRAME = bytes(640)

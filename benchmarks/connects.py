@@ -14,7 +14,7 @@ import uvloop
 
 from benchmarks.machine import Usage, measured, server
 from benchmarks.report import Report
-from benchmarks.sockets import Broken, Socket, open_one
+from server.load.sockets import Broken, Socket, open_one
 from tests.servers import Server
 
 

@@ -15,10 +15,10 @@ import time
 import msgspec
 import uvloop
 
-from benchmarks.frames import STAMP_DIGITS, TEXT, pack
 from benchmarks.machine import Usage, measured, server
 from benchmarks.report import Report
-from benchmarks.sockets import Socket, Tally, hang_up, open_listeners, open_one
+from server.load.frames import STAMP_DIGITS, TEXT, pack
+from server.load.sockets import Socket, Tally, hang_up, open_listeners, open_one
 from tests.servers import Server
 
 ROOM = "fanout"

@@ -17,10 +17,10 @@ import msgspec
 import uvloop
 
 from benchmarks.fanout import Publisher
-from benchmarks.frames import BINARY, pack
 from benchmarks.machine import measured, server
 from benchmarks.report import Report
-from benchmarks.sockets import Listener, Socket, Tally, hang_up, open_listeners, open_one
+from server.load.frames import BINARY, pack
+from server.load.sockets import Listener, Socket, Tally, hang_up, open_listeners, open_one
 from tests.servers import Server
 
 FRAME = bytes(640)

@@ -19,9 +19,9 @@ import uvloop
 from benchmarks.audio import open_speakers, stop_all, talk
 from benchmarks.machine import resident, server
 from benchmarks.report import Report
-from benchmarks.sockets import Socket, Tally, hang_up, open_listeners, open_many
 from server.cli.demo import RECORDINGS, read_recordings
 from server.cli.options import Bad
+from server.load.sockets import Socket, Tally, hang_up, open_listeners, open_many
 from tests.servers import Server
 
 SETTLE = 0.5

@@ -14,9 +14,9 @@ from actors.messages import Joined, Message, Transcript
 from actors.wire import Frame, pack_frame
 from benchmarks import __main__ as command
 from benchmarks import audio, connects, fanout, latency
-from benchmarks.frames import CLOSE, PING, Ledger, pack, parse
 from benchmarks.report import Report, percentile, table
-from benchmarks.sockets import HOST, Tally, open_listeners
+from server.load.frames import CLOSE, PING, Ledger, pack, parse
+from server.load.sockets import HOST, Tally, open_listeners
 from tests.actors.node import transcript
 
 STAMP = "1234567890123456789"

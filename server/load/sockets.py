@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from benchmarks.frames import BINARY, CLOSE, PING, PONG, TEXT, Chunk, Ledger, pack, parse
+from server.load.frames import BINARY, CLOSE, PING, PONG, TEXT, Chunk, Ledger, pack, parse
 
 HOST = "127.0.0.1"
 WITHIN = 30.0

@@ -1,0 +1,1 @@
+"""The load generator: WebSocket clients that cost little, and check what they get."""
