@@ -10,18 +10,24 @@ APT := DEBIAN_FRONTEND=noninteractive apt-get
 RECORDINGS := /usr/share/pocketsphinx/test/data/librivox/transcription
 PORT ?= 8000
 
-.PHONY: demo test check unit e2e browser bench setup clean help
+WSTEST := .tools/wstest/wstest
+HEAVY := conformance-limits conformance-deflate
+
+.PHONY: demo test check unit e2e browser bench conformance $(HEAVY) setup clean help
 
 help:
 	@echo "make demo     start a server, play recorded speech, leave the page up (EXIT=1: end with a verdict)"
 	@echo "make test     every check and test"
 	@echo "make unit     the engine's tests alone, in virtual time"
 	@echo "make bench    measure, and print a table"
+	@echo "make conformance          Autobahn|Testsuite against every protocol of the server"
+	@echo "make conformance-limits   its cases of big messages (a minute)"
+	@echo "make conformance-deflate  its cases of compression (an hour)"
 
 demo: .stamps/python .stamps/speech
 	@$(BIN)/roomcast demo --port $(PORT) $(if $(EXIT),--exit)
 
-test: setup check
+test: setup $(WSTEST) check
 	@$(BIN)/pytest
 
 check: .stamps/python
@@ -38,6 +44,12 @@ browser: setup
 
 bench: .stamps/python .stamps/speech
 	@$(BIN)/python -m benchmarks
+
+conformance: setup $(WSTEST)
+	@$(BIN)/pytest -v -s tests/conformance
+
+$(HEAVY): conformance-%: .stamps/python $(WSTEST)
+	@$(BIN)/python -m tests.conformance $*
 
 setup: .stamps/python .stamps/speech .stamps/tools
 
@@ -63,6 +75,11 @@ $(UV):
 	PATH="$$PATH:/sbin" ldconfig -p | grep -q libatomic.so.1 || missing=1; \
 	test -z "$$missing" || { $(call install,chromium fonts-dejavu-core libatomic1 prometheus ffmpeg); }
 	@mkdir -p .stamps && touch $@
+
+# It needs what only old systems have, so it may not be to be had: then its tests are skipped.
+$(WSTEST): tests/conformance/build-wstest tests/conformance/wstest.txt | $(UV)
+	@echo "building the conformance runner"
+	@$< || echo "THE CONFORMANCE TESTS WILL BE SKIPPED" >&2
 
 # Installed as tools: the policy keeps Debian from starting their services.
 define install

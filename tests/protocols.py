@@ -1,0 +1,12 @@
+"""The server's WebSocket protocols: what is tested of one is tested of all."""
+
+from __future__ import annotations
+
+from server.settings import Server
+
+PROTOCOLS: dict[str, dict[str, object]] = (
+    {name: {"server__protocol": name} for name in ("lean", "stock")}
+    if "protocol" in Server.__struct_fields__
+    else {"stock": {}}
+)
+"""The settings that choose each of them."""
