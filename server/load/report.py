@@ -121,7 +121,9 @@ def table(report: Report) -> list[str]:
     for problem in report.problems:
         lines += _wrap("  FAILED", problem, "    ")
 
-    if not report.problems:
+    if report.interrupted and not report.problems:
+        lines.append("  stopped: nothing was wrong until then")
+    elif not report.problems:
         lines += _wrap("  ok", report.plan.promise, "    ")
 
     return lines

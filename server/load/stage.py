@@ -82,4 +82,6 @@ class Stage:
                 "server_kb_per_connection", grown, "server memory", "KB", f"more for each {what}"
             )
             if grown <= 0:
-                self.report.notes.append("a server that was used before need not grow for more")
+                self.report.notes.append(
+                    "the server had grown before; weigh one that has just begun"
+                )

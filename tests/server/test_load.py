@@ -33,6 +33,7 @@ from tests.servers import serving
 
 STAMP = "1234567890123456789"
 ANSWER = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
+STOPPED = "  stopped: nothing was wrong until then"
 JOINED = Frame(Joined(room="a", epoch="e", offset=0)).json_frame
 
 
@@ -273,6 +274,11 @@ def test_what_is_left_behind_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path:
     left = ["1 connections left behind", "1 rooms left behind", "1 subscriptions left behind"]
     assert report.problems == left
     assert table(report)[-3:] == [f"  FAILED: {each}" for each in left]
+
+
+def test_a_run_that_was_stopped_promises_nothing() -> None:
+    report = Report("soak", "http://a", soak.Plan(), interrupted=True)
+    assert table(report)[1:] == ["http://a, 0.0 s, then stopped", "", STOPPED]
 
 
 def test_the_cpu_of_a_process_is_that_of_its_threads() -> None:
