@@ -11,21 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 
 import msgspec
 import uvloop
 
-from benchmarks.machine import Usage, measured, server
+from benchmarks.machine import measured, server
 from benchmarks.report import Report
-from server.load.frames import BINARY, pack
-from server.load.sockets import Broken, Socket, hang_up, open_many
+from server.load.sockets import Broken, hang_up, reason
+from server.load.speak import FRAME, Speaker, talk
+from server.load.target import Target
+from server.load.usage import Usage
 from tests.servers import Server
 
-FRAME = bytes(640)
-PACE = 0.02
-"""Seconds of audio in a frame."""
-SLICES = 10
-"""Parts of the speakers that send one after the other within the pace."""
 AT_ONCE = 50
 """Frames in one write of the fast speaker."""
 
@@ -44,29 +42,6 @@ class Plan(msgspec.Struct, frozen=True):
 QUICK = Plan(seconds=2.0, fast=1.0, runs=1)
 
 
-class Speaker(Socket):
-    """A connection that speaks, and knows how many bytes it said."""
-
-    def __init__(self, room: str) -> None:
-        super().__init__(f"/v1/rooms/{room}/speak?engine=echo")
-        self.sent = 0
-
-    def speak(self, times: int = 1) -> None:
-        """Send frames of audio in one write."""
-        self.transport.write(_MESSAGE * times)
-        self.sent += len(FRAME) * times
-
-    async def stop(self) -> list[str]:
-        """End the session; return what is wrong with the server's count of its bytes."""
-        self.send({"type": "stop", "id": 1})
-        ended = await self.event("speech", lambda event: event["state"] == "ended")
-        missing = self.sent - ended["received"]
-        return [f"{missing} bytes of audio lost"] if missing else []
-
-
-_MESSAGE = pack(BINARY, FRAME)
-
-
 def run(plan: Plan) -> Report:
     """Measure both on one server, one after the other."""
     report = Report("audio")
@@ -77,30 +52,22 @@ def run(plan: Plan) -> Report:
     return report
 
 
-async def talk(speakers: list[Speaker], seconds: float) -> None:
-    """Send audio from all speakers at the pace of real time, spread evenly."""
-    began, slots = time.monotonic(), round(seconds / PACE * SLICES)
-    for slot in range(slots):
-        await asyncio.sleep(began + slot * PACE / SLICES - time.monotonic())
-        for speaker in speakers[slot % SLICES :: SLICES]:
-            speaker.speak()
-
-
 async def open_speakers(port: int, count: int) -> list[Speaker]:
     """Open speakers, each in a room of its own."""
-    return await open_many(port, lambda number: Speaker(f"audio-{number}"), count, "speech")
+    target = Target(port)
+    return await target.open_many(lambda number: Speaker(f"audio-{number}"), count, "speech")
 
 
 async def stop_all(speakers: list[Speaker], report: Report) -> None:
     """End the sessions and check that nothing was lost."""
     for speaker in speakers:
         try:
-            report.check("audio", await speaker.stop())
+            await speaker.stop()
+            report.check_counts("audio", {"bytes of audio lost": await speaker.lost_bytes()})
         except (Broken, TimeoutError) as error:
-            report.check("audio", [f"a session did not end: {error!r}"])
+            report.check("audio", [f"a session did not end: {reason(error)}"])
 
-    trouble = sum(speaker.trouble for speaker in speakers)
-    report.check("audio", [f"{trouble} interrupted"] if trouble else [])
+    report.check_counts("audio", Counter(each for one in speakers for each in one.troubles))
     hang_up(speakers)
 
 

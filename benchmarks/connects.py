@@ -12,9 +12,11 @@ import asyncio
 import msgspec
 import uvloop
 
-from benchmarks.machine import Usage, measured, server
+from benchmarks.machine import measured, server
 from benchmarks.report import Report
-from server.load.sockets import Broken, Socket, open_one
+from server.load.sockets import Broken, Socket, reason
+from server.load.target import Target
+from server.load.usage import Usage
 from tests.servers import Server
 
 
@@ -40,6 +42,7 @@ def run(plan: Plan) -> Report:
 
 
 async def _measure(subject: Server, plan: Plan, report: Report) -> None:
+    target = Target(subject.port)
     usages: list[Usage] = []
     done = plan.connects // plan.at_once * plan.at_once
     try:
@@ -47,11 +50,11 @@ async def _measure(subject: Server, plan: Plan, report: Report) -> None:
             with measured(subject) as usage:
                 async with asyncio.TaskGroup() as tasks:
                     for _ in range(plan.at_once):
-                        tasks.create_task(_come_and_go(subject.port, done // plan.at_once))
+                        tasks.create_task(_come_and_go(target, done // plan.at_once))
 
             usages.append(usage)
     except* (Broken, OSError, TimeoutError) as broken:
-        report.check("connects", [repr(error) for error in broken.exceptions])
+        report.check("connects", [reason(error) for error in broken.exceptions])
 
     title = f"{plan.at_once} at a time"
     report.add(f"{title}, connects", "/s", [done / used.wall for used in usages])
@@ -59,10 +62,9 @@ async def _measure(subject: Server, plan: Plan, report: Report) -> None:
     report.add_usage(title, usages)
 
 
-async def _come_and_go(port: int, times: int) -> None:
+async def _come_and_go(target: Target, times: int) -> None:
     for _ in range(times):
-        socket = await open_one(port, lambda: Socket("/v1/rooms/connects/listen"))
+        socket = await target.open(lambda: Socket("/v1/rooms/connects/listen"))
         await socket.event("joined")
-        await socket.close()
-        if socket.trouble:
+        if not await socket.close() or socket.troubles:
             raise Broken("a connection did not close as asked")

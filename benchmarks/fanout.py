@@ -9,26 +9,20 @@ rest. Not measured: MessagePack, TLS, networks, listeners that read slowly.
 
 from __future__ import annotations
 
-import asyncio
-import time
-
 import msgspec
 import uvloop
 
-from benchmarks.machine import Usage, measured, server
+from benchmarks.machine import measured, server
 from benchmarks.report import Report
-from server.load.frames import STAMP_DIGITS, TEXT, pack
-from server.load.sockets import Socket, Tally, hang_up, open_listeners, open_one
+from server.load.delays import Delays
+from server.load.pace import saturated, steadily
+from server.load.rooms import Publisher, Room
+from server.load.sockets import Broken, hang_up
+from server.load.target import Target
+from server.load.usage import Usage
 from tests.servers import Server
 
 ROOM = "fanout"
-SIZE = 128
-"""Bytes of a published value."""
-AHEAD = 128
-"""Publishes that may be on their way when saturated: the server always has work, and no mailbox
-comes near `limits.egress.messages`."""
-AT_ONCE = AHEAD // 8
-_FILL = "x" * (SIZE - STAMP_DIGITS)
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -47,22 +41,6 @@ class Plan(msgspec.Struct, frozen=True):
 QUICK = Plan(steady=1.5, saturated=1.0, runs=1)
 
 
-class Publisher(Socket):
-    """A connection that publishes to one room, and knows how often it did."""
-
-    def __init__(self, room: str) -> None:
-        super().__init__("/v1/connect")
-        self.published = 0
-        self._room = room
-
-    def publish(self, times: int = 1) -> None:
-        """Publish the present time, padded to the size."""
-        data = f"{time.monotonic_ns():0{STAMP_DIGITS}d}{_FILL}"
-        text = f'{{"type":"publish","room":"{self._room}","data":"{data}"}}'
-        self.transport.write(pack(TEXT, text.encode()) * times)
-        self.published += times
-
-
 def run(plan: Plan) -> Report:
     """Measure each number of listeners on a server of its own."""
     report = Report("fanout")
@@ -74,39 +52,36 @@ def run(plan: Plan) -> Report:
 
 
 async def _measure(subject: Server, plan: Plan, count: int, report: Report) -> None:
-    tally, title = Tally(), f"1 x {count}"
-    await open_listeners(subject.port, ROOM, count, tally)
-    publisher = await open_one(subject.port, lambda: Publisher(ROOM))
+    room, title, target = Room(ROOM), f"1 x {count}", Target(subject.port)
+    await room.fill(target, count)
+    publisher = await target.open(Publisher)
     try:
-        await _steady(subject, publisher, plan, tally, report)
-        await _saturated(subject, publisher, plan, tally, report)
-    except TimeoutError:
+        await _steady(subject, publisher, plan, room, report)
+        await _saturated(subject, publisher, plan, room, report)
+    except (Broken, TimeoutError):
         report.check(title, ["not everything came in time"])
 
-    report.check(title, tally.problems(publisher.published))
-    hang_up([publisher, *tally.listeners])
+    report.check_counts(title, room.audit())
+    hang_up([publisher, *room.listeners])
 
 
 async def _steady(
-    subject: Server, publisher: Publisher, plan: Plan, tally: Tally, report: Report
+    subject: Server, publisher: Publisher, plan: Plan, room: Room, report: Report
 ) -> None:
-    count, total = len(tally.listeners), max(1, round(plan.steady * plan.rate))
-    usages: list[Usage] = []
-    delays: list[list[int]] = []
-    for _ in range(plan.runs):
-        tally.delays = []
-        with measured(subject) as usage:
-            began = time.monotonic()
-            for number in range(total):
-                await asyncio.sleep(began + number / plan.rate - time.monotonic())
-                publisher.publish()
-
-            await tally.reach(publisher.published * count)
-
-        usages.append(usage)
-        delays.append(tally.delays)
-
+    count, total = len(room.listeners), max(1, round(plan.steady * plan.rate))
     title = f"1 x {count}, {plan.rate:g}/s"
+    usages: list[Usage] = []
+    delays: list[Delays] = []
+    for _ in range(plan.runs):
+        room.delays = Delays()
+        with measured(subject) as usage:
+            late = await steadily(publisher, [room], plan.rate, plan.steady)
+            await room.complete()
+
+        report.check_counts(title, {"messages could not be published in time": late})
+        usages.append(usage)
+        delays.append(room.delays)
+
     costs = [each.server / (total * count) * 1e6 for each in usages]
     report.add(f"{title}, CPU per delivery", "us", costs)
     report.add_delays(f"{title}, delivery", delays)
@@ -114,23 +89,19 @@ async def _steady(
 
 
 async def _saturated(
-    subject: Server, publisher: Publisher, plan: Plan, tally: Tally, report: Report
+    subject: Server, publisher: Publisher, plan: Plan, room: Room, report: Report
 ) -> None:
-    count, tally.timed = len(tally.listeners), False
+    count, room.timed = len(room.listeners), False
     usages: list[Usage] = []
     deliveries: list[int] = []
     for _ in range(plan.runs):
-        before, deadline = publisher.published, time.monotonic() + plan.saturated
+        before = room.published
         with measured(subject) as usage:
-            while time.monotonic() < deadline:
-                await tally.reach((publisher.published + AT_ONCE - AHEAD) * count)
-                await publisher.drained()
-                publisher.publish(AT_ONCE)
-
-            await tally.reach(publisher.published * count)
+            await saturated(publisher, [room], plan.saturated)
+            await room.complete()
 
         usages.append(usage)
-        deliveries.append((publisher.published - before) * count)
+        deliveries.append((room.published - before) * count)
 
     runs = list(zip(deliveries, usages, strict=True))
     title = f"1 x {count}, saturated"

@@ -16,15 +16,16 @@ import time
 import msgspec
 import uvloop
 
-from benchmarks.fanout import Publisher
 from benchmarks.machine import measured, server
 from benchmarks.report import Report
+from server.load.delays import Delays
 from server.load.frames import BINARY, pack
-from server.load.sockets import Listener, Socket, Tally, hang_up, open_listeners, open_one
+from server.load.rooms import Publisher, Room
+from server.load.sockets import Broken, Socket, hang_up
+from server.load.speak import FRAME
+from server.load.target import Target
 from tests.servers import Server
 
-FRAME = bytes(640)
-"""20 ms of audio at 16 kHz."""
 FRAMES_PER_STEP = 10
 """The echo engine recognizes something each 200 ms."""
 STEPS_PER_FINAL = 5
@@ -59,30 +60,30 @@ def run(plan: Plan) -> Report:
 
 
 async def _measure_speech(subject: Server, plan: Plan, report: Report) -> None:
-    tally, path = Tally(), "/v1/rooms/speech"
-    listener = await open_one(subject.port, lambda: Listener(f"{path}/listen", tally))
-    await listener.event("joined")
-    speaker = await open_one(subject.port, lambda: Socket(f"{path}/speak?engine=echo"))
+    room, target = Room("speech"), Target(subject.port)
+    await room.fill(target, 1)
+    speaker = await target.open(lambda: Socket("/v1/rooms/speech/speak?engine=echo"))
     await speaker.event("speech", lambda event: event["state"] == "ready")
-    echo = await open_one(subject.port, lambda: Socket("/v1/echo"))
+    echo = await target.open(lambda: Socket("/v1/echo"))
     floor: list[list[int]] = []
     heard: list[list[int]] = []
     try:
         with measured(subject) as usage:
             for _ in range(plan.runs):
                 floor.append([await _echo(echo) for _ in range(plan.steps)])
-                heard.append([await _speak_a_step(speaker, tally) for _ in range(plan.steps)])
+                heard.append([await _speak_a_step(speaker, room) for _ in range(plan.steps)])
 
         report.add_disturbance("speech", [usage])
-    except TimeoutError:
+    except (Broken, TimeoutError):
         report.check("speech", ["a transcript did not come in time"])
 
     finals = [run[STEPS_PER_FINAL - 1 :: STEPS_PER_FINAL] for run in heard]
-    report.add_delays("audio to transcript at a listener", heard)
-    report.add_delays("of these, finals", finals)
-    report.add_delays("floor: echo of as many bytes", floor)
-    report.check("speech", tally.problems(tally.received // STEPS_PER_FINAL))
-    hang_up([listener, speaker, echo])
+    report.add_delays("audio to transcript at a listener", [Delays(run) for run in heard])
+    report.add_delays("of these, finals", [Delays(run) for run in finals])
+    report.add_delays("floor: echo of as many bytes", [Delays(run) for run in floor])
+    room.published = room.received // STEPS_PER_FINAL
+    report.check_counts("speech", room.audit())
+    hang_up([*room.listeners, speaker, echo])
 
 
 async def _echo(socket: Socket) -> int:
@@ -95,41 +96,43 @@ async def _echo(socket: Socket) -> int:
     return socket.came_at - sent
 
 
-async def _speak_a_step(speaker: Socket, tally: Tally) -> int:
+async def _speak_a_step(speaker: Socket, room: Room) -> int:
     """Say what makes the engine recognize something; return the nanoseconds until it was heard."""
-    message, heard = pack(BINARY, FRAME), tally.received
+    message, heard = pack(BINARY, FRAME), room.received
     speaker.transport.write(message * (FRAMES_PER_STEP - 1))
     await asyncio.sleep(PAUSE)
     sent = time.monotonic_ns()
     speaker.transport.write(message)
-    await tally.reach(heard + 1)
-    return tally.came_at - sent
+    await room.reach(heard + 1)
+    return room.came_at - sent
 
 
 async def _measure_publish(subject: Server, plan: Plan, report: Report) -> None:
-    tally = Tally()
-    await open_listeners(subject.port, "publish", plan.listeners, tally)
-    publisher = await open_one(subject.port, lambda: Publisher("publish"))
+    room, target = Room("publish"), Target(subject.port)
+    await room.fill(target, plan.listeners)
+    publisher = await target.open(Publisher)
     last: list[list[int]] = []
     try:
         with measured(subject) as usage:
             for _ in range(plan.runs):
-                run = [await _publish(publisher, tally, plan.rate) for _ in range(plan.publishes)]
+                run = [await _publish(publisher, room, plan.rate) for _ in range(plan.publishes)]
                 last.append(run)
 
         report.add_disturbance("publish", [usage])
-    except TimeoutError:
+    except (Broken, TimeoutError):
         report.check("publish", ["a message did not come in time"])
 
-    report.add_delays(f"publish to the last of {plan.listeners} listeners", last)
-    report.check("publish", tally.problems(publisher.published))
-    hang_up([publisher, *tally.listeners])
+    report.add_delays(
+        f"publish to the last of {plan.listeners} listeners", [Delays(run) for run in last]
+    )
+    report.check_counts("publish", room.audit())
+    hang_up([publisher, *room.listeners])
 
 
-async def _publish(publisher: Publisher, tally: Tally, rate: float) -> int:
+async def _publish(publisher: Publisher, room: Room, rate: float) -> int:
     """Publish once; return the nanoseconds until every listener had it."""
     await asyncio.sleep(1 / rate)
     sent = time.monotonic_ns()
-    publisher.publish()
-    await tally.reach(publisher.published * len(tally.listeners))
-    return tally.came_at - sent
+    publisher.publish(room)
+    await room.complete()
+    return room.came_at - sent

@@ -10,18 +10,22 @@ kernel holds for the sockets, memory after long use, shared pages of the speech 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from pathlib import Path
 
 import msgspec
 import psutil
 import uvloop
 
-from benchmarks.audio import open_speakers, stop_all, talk
+from benchmarks.audio import open_speakers, stop_all
 from benchmarks.machine import resident, server
 from benchmarks.report import Report
 from server.cli.demo import RECORDINGS, read_recordings
 from server.cli.options import Bad
-from server.load.sockets import Socket, Tally, hang_up, open_listeners, open_many
+from server.load.rooms import Room
+from server.load.sockets import Socket, hang_up
+from server.load.speak import talk
+from server.load.target import Target
 from tests.servers import Server
 
 SETTLE = 0.5
@@ -73,16 +77,16 @@ def run(plan: Plan) -> Report:
 
 
 async def _weigh_listeners(subject: Server, plan: Plan, report: Report) -> dict[int, float]:
-    tally, found = Tally(), {}
-    await open_listeners(subject.port, "memory", 1, tally)
+    room, target, found = Room("memory"), Target(subject.port), {}
+    await room.fill(target, 1)
     base = resident(subject)
     for count in plan.listeners:
-        await open_listeners(subject.port, "memory", count + 1 - len(tally.listeners), tally)
+        await room.fill(target, count + 1 - len(room.listeners))
         await asyncio.sleep(SETTLE)
         found[count] = (resident(subject) - base) / count / 1000
 
-    report.check("listeners", tally.problems(0))
-    hang_up(tally.listeners)
+    report.check_counts("listeners", room.audit())
+    hang_up(room.listeners)
     return found
 
 
@@ -112,8 +116,8 @@ def _add_workers(plan: Plan, report: Report) -> None:
 
 
 async def _weigh_workers(subject: Server, plan: Plan, audio: bytes, report: Report) -> list[float]:
-    speakers = await open_many(
-        subject.port, lambda number: Socket(f"/v1/rooms/e{number}/speak"), plan.streams, "speech"
+    speakers = await Target(subject.port).open_many(
+        lambda number: Socket(f"/v1/rooms/e{number}/speak"), plan.streams, "speech"
     )
     for speaker in speakers:
         for start in range(0, len(audio), FRAME):
@@ -128,7 +132,6 @@ async def _weigh_workers(subject: Server, plan: Plan, audio: bytes, report: Repo
 
     workers = [psutil.Process(worker.pid) for worker in subject.workers()]
     sizes = [worker.memory_full_info().uss / 1e6 for worker in workers]
-    trouble = sum(speaker.trouble for speaker in speakers)
-    report.check("embedded", [f"{trouble} interrupted"] if trouble else [])
+    report.check_counts("embedded", Counter(each for one in speakers for each in one.troubles))
     hang_up(speakers)
     return sizes

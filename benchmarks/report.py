@@ -6,16 +6,17 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from benchmarks.machine import CORES, LOAD_CORE, SERVER_CORE, Usage
+from benchmarks.machine import CORES, LOAD_CORE, SERVER_CORE
 from server import __version__
+from server.load.delays import Delays
+from server.load.report import LOADED, number
+from server.load.usage import Usage
 
-LOADED = 90.0
-"""Per cent of its core above which the load is the bottleneck."""
 DISTURBED = 0.02
 """Share of the time kept off its core above which the server was not measured in peace."""
 
@@ -47,10 +48,10 @@ class Report(msgspec.Struct):
         if runs:
             self.rows.append(Row(measure, unit, statistics.median(runs), list(runs)))
 
-    def add_delays(self, measure: str, delays: Sequence[Sequence[int]]) -> None:
-        """Add the median and the 99th percentile of delays in nanoseconds, for each run."""
+    def add_delays(self, measure: str, delays: Sequence[Delays]) -> None:
+        """Add the median and the 99th percentile of the delays of each run."""
         for percent in (50, 99):
-            runs = [percentile(run, percent) / 1000 for run in delays]
+            runs = [run.percentile(percent) / 1000 for run in delays]
             self.add(f"{measure}, p{percent}", "us", runs)
 
     def add_usage(self, measure: str, usages: Sequence[Usage]) -> None:
@@ -72,6 +73,10 @@ class Report(msgspec.Struct):
     def check(self, what: str, problems: Sequence[str]) -> None:
         """Note what a check found."""
         self.problems += [f"{what}: {problem}" for problem in problems]
+
+    def check_counts(self, what: str, found: Mapping[str, int]) -> None:
+        """Note how often things happened that should not."""
+        self.check(what, [f"{count} {problem}" for problem, count in found.items() if count])
 
 
 class Everything(msgspec.Struct):
@@ -116,12 +121,6 @@ def placement() -> str:
     return f"server on core {SERVER_CORE}, load on core {LOAD_CORE}"
 
 
-def percentile(values: Sequence[float], percent: int) -> float:
-    """Return the value that this per cent of the values do not exceed; 0 without values."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)] if ordered else 0.0
-
-
 def head(run: Everything) -> str:
     """Return the lines above the table."""
     return (
@@ -137,15 +136,9 @@ def table(report: Report) -> str:
     ]
     for row in report.rows:
         low, high = min(row.runs), max(row.runs)
-        spread = f"{low:,.{places(low)}f} - {high:,.{places(high)}f}" if len(row.runs) > 1 else ""
-        median = f"{row.median:,.{places(row.median)}f}"
-        lines.append(f"  {row.measure:<46} {median:>10} {row.unit:<14} {spread}")
+        spread = f"{number(low)} - {number(high)}" if len(row.runs) > 1 else ""
+        lines.append(f"  {row.measure:<46} {number(row.median):>10} {row.unit:<14} {spread}")
 
     lines += [f"  note: {note}" for note in report.notes]
     lines += [f"  VIOLATION: {problem}" for problem in report.problems]
     return "\n".join(lines)
-
-
-def places(value: float) -> int:
-    """Return how many decimals are worth showing."""
-    return 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from actors.errors import GONE, Close
 from actors.messages import AnyEvent, Closing
-from server.cli.options import Bad, Failed
+from server.cli.options import SCHEMES, Failed, Unreachable, place, read_url
 from server.cli.terminal import printable
 
 decode_event: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
@@ -22,11 +22,6 @@ OPEN_WITHIN = 10.0
 """Seconds a server may take to answer."""
 CLOSE_WITHIN = 1.0
 """Seconds a server may take to close; nobody who presses Ctrl-C waits for a frozen one."""
-SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
-
-
-class Unreachable(Failed):
-    """No server answers; trying again may help."""
 
 
 class Ended(Exception):
@@ -45,14 +40,7 @@ class Ended(Exception):
 
 def room_url(base: str, room: str, surface: str, query: dict[str, Any] | None = None) -> str:
     """Return the address of a room's WebSocket on a server. Raises Bad."""
-    try:
-        parts = urlsplit(base)
-        usable = parts.scheme in SCHEMES and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-
-    if not usable:
-        raise Bad(f"{base} is not the address of a server, like http://127.0.0.1:8000")
+    parts = read_url(base)
 
     # Not every argument of a command is UTF-8; the server says what is wrong with such a name.
     path = f"{parts.path.rstrip('/')}/v1/rooms/{quote(os.fsencode(room), safe='')}/{surface}"
@@ -64,7 +52,7 @@ def room_url(base: str, room: str, surface: str, query: dict[str, Any] | None = 
 
 async def open_socket(url: str) -> ClientConnection:
     """Connect, or raise Unreachable, or Failed with the server's own reason."""
-    where = urlsplit(url).netloc.rpartition("@")[2]
+    where = place(urlsplit(url))
     try:
         return await connect(
             url,
@@ -82,9 +70,7 @@ async def open_socket(url: str) -> ClientConnection:
     except ssl.SSLError as error:
         raise Failed(f"{where} does not speak TLS as it should: {error.reason}") from None
     except (OSError, TimeoutError):
-        raise Unreachable(
-            f"no server answers at {where}; `roomcast serve --dev` starts one"
-        ) from None
+        raise Unreachable.at(where) from None
     except (InvalidHandshake, InvalidURI, ValueError) as error:
         raise Failed(f"{where} is not a Roomcast server: {printable(str(error))}") from None
 

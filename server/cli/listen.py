@@ -12,8 +12,8 @@ import click
 import msgspec
 
 from actors.messages import AnyEvent, Error, Gap, Joined, Message, Transcript
-from server.cli.client import Ended, Unreachable, events, open_socket, room_url
-from server.cli.options import Failed, json_option, run, url_option
+from server.cli.client import Ended, events, open_socket, room_url
+from server.cli.options import Failed, Unreachable, json_option, run, url_option
 from server.cli.terminal import StatusLine, printable, to_json
 
 FIRST_RETRY = 0.5

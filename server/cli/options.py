@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 import click
 
 from server.settings import URL_VARIABLE, BadSettings, Settings, load
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 
 config_option = click.option(
     "--config",
@@ -45,6 +47,34 @@ class Failed(click.ClickException):
     """What was asked for did not work."""
 
     exit_code = 1
+
+
+class Unreachable(Failed):
+    """No server answers; trying again may help."""
+
+    @classmethod
+    def at(cls, where: str) -> Unreachable:
+        """Say where, and what to do."""
+        return cls(f"no server answers at {where}; `roomcast serve --dev` starts one")
+
+
+def read_url(base: str) -> SplitResult:
+    """Take the address of a server apart. Raises Bad."""
+    try:
+        parts = urlsplit(base)
+        usable = parts.scheme in SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+
+    if not usable:
+        raise Bad(f"{base} is not the address of a server, like {DEFAULT_URL}")
+
+    return parts
+
+
+def place(parts: SplitResult) -> str:
+    """Name the server of an address without any secret in it."""
+    return parts.netloc.rpartition("@")[2]
 
 
 def run(work: Callable[..., Any], *args: Any) -> Any:

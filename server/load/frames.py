@@ -1,17 +1,21 @@
 """WebSocket frames as a load client needs them, and the ledger that finds what went wrong.
 
-Pure: bytes in, offsets out. Its one rule: every offset of every listener is looked at, while bytes
-that were parsed already are not parsed again.
+Pure: bytes in, offsets out.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+LARGEST = 1 << 22
+"""Bytes of a frame that no server has reason to send."""
 STAMP_DIGITS = 19
 """Digits of a time in nanoseconds, at the beginning of a published value."""
 _TAG = len(b'{"type":"')
 _DATA, _OFFSET = b'"data":"', b'"offset":'
-_ROOM_EVENTS = (b"messa", b"trans")
+EVENTS = (b"messa", b"trans")
+"""How the types of a room's events begin."""
 
 
 def pack(opcode: int, payload: bytes) -> bytes:
@@ -46,8 +50,8 @@ class Chunk:
         """Whether the offsets are one unbroken run."""
 
 
-def parse(data: bytes) -> Chunk:
-    """Read the frames of a server."""
+def parse(data: bytes, events: tuple[bytes, ...] = EVENTS) -> Chunk:
+    """Read the frames of a server; of these events only what has to be counted."""
     chunk = Chunk(data)
     start, total = 0, len(data)
     while start + 2 <= total:
@@ -63,7 +67,11 @@ def parse(data: bytes) -> Chunk:
         if end > total:
             break
 
-        _take(chunk, data[start] & 15, begin, end)
+        if data[start] & 15 == TEXT and data[begin + _TAG : begin + _TAG + 5] in events:
+            _count(chunk, begin, end)
+        else:
+            chunk.others.append((data[start] & 15, data[begin:end]))
+
         start = end
 
     chunk.size = start
@@ -72,12 +80,8 @@ def parse(data: bytes) -> Chunk:
     return chunk
 
 
-def _take(chunk: Chunk, opcode: int, begin: int, end: int) -> None:
+def _count(chunk: Chunk, begin: int, end: int) -> None:
     data = chunk.data
-    if opcode != TEXT or data[begin + _TAG : begin + _TAG + 5] not in _ROOM_EVENTS:
-        chunk.others.append((opcode, data[begin:end]))
-        return
-
     found = data.rfind(_OFFSET, begin, end)
     if found < 0:
         chunk.offsets.append(0)
@@ -110,13 +114,20 @@ class Ledger:
 
         for offset in chunk.offsets:
             if offset:
-                self._note(offset)
+                self.see(offset)
 
-    def lost(self, last: int) -> int:
-        """Count the offsets up to the `last` published that never came."""
+    def lost(self, last: int = 0) -> int:
+        """Count the offsets that never came: those left out, and those up to the `last` one."""
         return len(self._missing) + max(0, last + 1 - self.following)
 
-    def _note(self, offset: int) -> None:
+    def audit(self, found: Counter[str], last: int = 0) -> None:
+        """Add what is wrong to what was found so far."""
+        found["lost"] += self.lost(last)
+        found["out of order"] += self.late
+        found["delivered twice"] += self.twice
+
+    def see(self, offset: int) -> None:
+        """Look at one offset."""
         if offset == self.following:
             self.following += 1
         elif offset > self.following:

@@ -1,29 +1,25 @@
-"""The load client: raw asyncio protocols that do no more than it takes to count right.
-
-Listeners of a room share a `Tally`; it counts, stamps and checks for all of them.
-"""
+"""The load client: a raw asyncio protocol that does no more than it takes to count right."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import msgspec
 
-from server.load.frames import BINARY, CLOSE, PING, PONG, TEXT, Chunk, Ledger, pack, parse
+from server.load.frames import BINARY, CLOSE, LARGEST, PING, PONG, TEXT, Chunk, pack, parse
 
-HOST = "127.0.0.1"
 WITHIN = 30.0
 """Seconds that anything may take; what takes longer counts as lost."""
-AT_ONCE = 100
-"""Connections opened at a time, within the backlog of a listening socket."""
-REQUEST = (
-    "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Key: cm9vbWNhc3Qgcm9vbWNhcw==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
-NORMAL = 1000
+NORMAL = (1000).to_bytes(2, "big")
+CUT_OFF = "cut off"
+"""The ending of a connection that broke without a close frame."""
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_CODE = re.compile(rb'"code": ?"(\w+)"')
 
 AnySocket = TypeVar("AnySocket", bound="Socket")
 
@@ -32,30 +28,43 @@ class Broken(Exception):
     """The server did something that no measurement should go on after."""
 
 
+def reason(error: BaseException) -> str:
+    """Say why a connection failed, in few words."""
+    match error:
+        case TimeoutError():
+            return f"no answer within {WITHIN:g} s"
+        case OSError(errno=errno.EADDRNOTAVAIL):
+            return "no local port is free"
+        case OSError(strerror=str(text)):
+            return text
+
+    return str(error)
+
+
 class Socket(asyncio.Protocol):
     """One WebSocket client."""
 
     def __init__(self, path: str) -> None:
-        loop = asyncio.get_running_loop()
-        self.opened: asyncio.Future[None] = loop.create_future()
-        self.ended: asyncio.Future[None] = loop.create_future()
+        self.path = path
+        self.opened = self.paused = self.lost = False
+        self.leaving = False
+        """Whether we have begun the end."""
+        self.ending = ""
+        """How the server ended it: a close code and its reason, or that it broke."""
+        self.troubles: list[str] = []
+        """Errors and gaps that the server told of, and an ending that was not a normal one."""
         self.latest: dict[str, dict[str, Any]] = {}
         """The newest event of each type."""
-        self.trouble = 0
-        """Errors and gaps that the server told of, and an ending that was not a normal one."""
         self.came_at = 0
         """Nanoseconds at which the newest bytes came."""
         self.transport: asyncio.Transport
-        self._request = REQUEST.format(path=path).encode()
+        self._refusal = "the server hung up"
         self._rest = b""
-        self._news = loop.create_future()
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self._news: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for the upgrade."""
+        """Keep the way out."""
         self.transport = cast(asyncio.Transport, transport)
-        self.transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         """Take the whole frames, and keep the beginning of the next."""
@@ -63,34 +72,41 @@ class Socket(asyncio.Protocol):
         if self._rest:
             data = self._rest + data
 
-        if not self.opened.done():
-            head, end, data = data.partition(b"\r\n\r\n")
-            if not end:
-                self._rest = head
-                return
+        try:
+            if not self.opened:
+                data = self._open(data)
 
-            self._answer(head)
+            if self.opened:
+                chunk = self.read(data)
+                data = data[chunk.size :]
+                self.take(chunk)
+        except (msgspec.MsgspecError, LookupError, TypeError, ValueError):
+            self._give_up()
 
-        chunk = self.read(data)
-        self._rest = data[chunk.size :]
-        self.take(chunk)
+        self._rest = data
+        if len(data) > LARGEST:
+            self._give_up()
+
+        if self._news is not None:
+            self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wake whoever waits for the end, or for something that will not come."""
-        for future in (self.opened, self._news):
-            if not future.done():
-                future.set_exception(Broken("the server hung up"))
-                future.exception()  # seen: nobody need be waiting
+        """Note an end that nobody asked for, and wake whoever waits for something."""
+        self.lost = True
+        if self.opened and not self.leaving and not self.ending:
+            self.ending = CUT_OFF
+            self.troubles.append(CUT_OFF)
 
-        self.ended.set_result(None)
+        self._wake()
 
     def pause_writing(self) -> None:
-        """The kernel's buffer is full."""
-        self._writable.clear()
+        """The buffers are full."""
+        self.paused = True
 
     def resume_writing(self) -> None:
-        """It is not any more."""
-        self._writable.set()
+        """They are not any more."""
+        self.paused = False
+        self._wake()
 
     def read(self, data: bytes) -> Chunk:
         """Find the frames in what came."""
@@ -99,174 +115,133 @@ class Socket(asyncio.Protocol):
     def take(self, chunk: Chunk) -> None:
         """Act on the frames."""
         for opcode, payload in chunk.others:
-            if opcode == PING:
+            if opcode == PING and not self.transport.is_closing():
                 self.transport.write(pack(PONG, payload))
             elif opcode == CLOSE:
-                self.trouble += payload[:2] not in (b"", NORMAL.to_bytes(2, "big"))
-                self.transport.close()
+                self._end(payload)
             elif opcode == TEXT:
                 event = msgspec.json.decode(payload)
-                self._note(event["type"], event)
+                self.hear(event["type"], event)
             else:
-                self._note("binary", {})
+                self.hear("binary", {})
+
+    def hear(self, kind: str, event: dict[str, Any]) -> None:
+        """Keep an event, and what is wrong with it."""
+        if kind == "error":
+            self.troubles.append(f"error {event['code']}")
+        elif kind == "gap":
+            self.troubles.append(f"gap {event['reason']}")
+
+        self.latest[kind] = event
+
+    def write(self, frames: bytes) -> None:
+        """Send whole frames. Raises Broken."""
+        if self.transport.is_closing():
+            raise Broken(self.ending or CUT_OFF)
+
+        self.transport.write(frames)
 
     def send(self, command: dict[str, object]) -> None:
-        """Send a command."""
-        self.transport.write(pack(TEXT, msgspec.json.encode(command)))
+        """Send a command. Raises Broken."""
+        self.write(pack(TEXT, msgspec.json.encode(command)))
 
     def send_audio(self, data: bytes) -> None:
-        """Send one frame of audio."""
-        self.transport.write(pack(BINARY, data))
+        """Send one frame of audio. Raises Broken."""
+        self.write(pack(BINARY, data))
 
-    async def drained(self) -> None:
-        """Wait while the kernel's buffer is full."""
-        await self._writable.wait()
+    async def until(self, fits: Callable[[], bool]) -> None:
+        """Wait, one at a time, until something is so. Raises Broken when it cannot be any more."""
+        while not fits():
+            if self.lost:
+                raise Broken(self.ending or self._refusal)
+
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
 
     async def event(
         self, kind: str, fits: Callable[[dict[str, Any]], bool] = lambda event: True
     ) -> dict[str, Any]:
         """Wait until the newest event of a type fits. Raises Broken or TimeoutError."""
         async with asyncio.timeout(WITHIN):
-            while kind not in self.latest or not fits(self.latest[kind]):
-                if self.ended.done():
-                    raise Broken(f"the server hung up before an event {kind!r}")
-
-                await self._news
-                self._news = asyncio.get_running_loop().create_future()
+            await self.until(lambda: kind in self.latest and fits(self.latest[kind]))
 
         return self.latest[kind]
 
-    async def close(self) -> None:
-        """Close as the protocol has it, and wait for the end. Raises TimeoutError."""
-        self.transport.write(pack(CLOSE, NORMAL.to_bytes(2, "big")))
+    async def drained(self) -> None:
+        """Wait while the buffers are full. Raises Broken or TimeoutError."""
         async with asyncio.timeout(WITHIN):
-            await self.ended
+            await self.until(lambda: not self.paused)
 
-    def _answer(self, head: bytes) -> None:
-        if head.startswith(b"HTTP/1.1 101 "):
-            self.opened.set_result(None)
-        else:
-            line = head.partition(b"\r\n")[0].decode(errors="replace")
-            self.opened.set_exception(Broken(f"no upgrade: {line}"))
+    def leave(self) -> None:
+        """Begin to close as the protocol has it."""
+        if not (self.leaving or self.transport.is_closing()):
+            self.transport.write(pack(CLOSE, NORMAL))
 
-    def _note(self, kind: str, event: dict[str, Any]) -> None:
-        self.trouble += kind in ("error", "gap")
-        self.latest[kind] = event
-        if not self._news.done():
+        self.leaving = True
+
+    def cut(self) -> None:
+        """End the connection without a word."""
+        self.leaving = True
+        self.transport.abort()
+
+    async def close(self, within: float = WITHIN) -> bool:
+        """Close as the protocol has it, and cut it if the server does not; tell whether it did."""
+        self.leave()
+        try:
+            async with asyncio.timeout(within):
+                await self.until(lambda: self.lost)
+        except TimeoutError:
+            self.cut()
+
+        return bool(self.ending)
+
+    def _open(self, data: bytes) -> bytes:
+        """Read the answer to the upgrade; return what follows it, or all as long as it is short."""
+        head, end, rest = data.partition(b"\r\n\r\n")
+        if end and head.startswith(b"HTTP/1.1 101 "):
+            self.opened = True
+            return rest
+
+        length = _LENGTH.search(head)
+        if end and len(rest) >= int(length[1] if length else 0):
+            code = _CODE.search(rest)
+            words = [b"HTTP", *head.split(b" ", 2)[1:2], *(code.groups() if code else ())]
+            self._refusal = b" ".join(words).decode(errors="replace")
+            self.transport.abort()
+
+        return data
+
+    def _give_up(self) -> None:
+        self.ending = "sent what is no event of Roomcast"
+        self.troubles.append(self.ending)
+        self.transport.abort()
+
+    def _end(self, payload: bytes) -> None:
+        code, why = int.from_bytes(payload[:2], "big"), payload[2:].decode(errors="replace")
+        self.ending = f"{code} {why}".strip()
+        if payload[:2] not in (b"", NORMAL):
+            self.troubles.append(f"closed with {self.ending}")
+
+        if not (self.leaving or self.transport.is_closing()):
+            self.transport.write(pack(CLOSE, payload[:2]))
+
+        self.transport.close()
+
+    def _wake(self) -> None:
+        if self._news is not None and not self._news.done():
             self._news.set_result(None)
 
 
-class Tally:
-    """What the listeners of one room got together."""
+async def close_all(sockets: Sequence[Socket]) -> int:
+    """Close connections as the protocol has it; return how many the server did not."""
+    for socket in sockets:
+        socket.leave()
 
-    def __init__(self, *, timed: bool = True) -> None:
-        self.listeners: list[Listener] = []
-        self.received = 0
-        """Events of the room that came, over all listeners."""
-        self.came_at = 0
-        """Nanoseconds at which the newest of them came."""
-        self.delays: list[int] = []
-        """Nanoseconds from publish to arrival, one for each delivery of a message."""
-        self.timed = timed
-        """Whether delays are wanted."""
-        self._last = Chunk(b"")
-        self._goal = 0
-        self._reached: asyncio.Future[None] | None = None
-
-    def read(self, data: bytes) -> Chunk:
-        """Parse a chunk, unless the listener before got the very same."""
-        if data != self._last.data:
-            self._last = parse(data)
-
-        return self._last
-
-    def count(self, chunk: Chunk, came_at: int) -> None:
-        """Add what one listener got."""
-        self.received += len(chunk.offsets)
-        self.came_at = came_at
-        if self.timed:
-            self.delays.extend([came_at - stamp for stamp in chunk.stamps])
-
-        if self._reached is not None and self.received >= self._goal and not self._reached.done():
-            self._reached.set_result(None)
-
-    async def reach(self, total: int) -> None:
-        """Wait until so many events have come. Raises TimeoutError."""
-        if self.received >= total:
-            return
-
-        self._goal, self._reached = total, asyncio.get_running_loop().create_future()
-        async with asyncio.timeout(WITHIN):
-            await self._reached
-
-    def problems(self, published: int) -> list[str]:
-        """Say what is wrong, given how many events with an offset the room was sent."""
-        counts = {
-            "lost": sum(each.ledger.lost(published) for each in self.listeners),
-            "out of order": sum(each.ledger.late for each in self.listeners),
-            "delivered twice": sum(each.ledger.twice for each in self.listeners),
-            "interrupted": sum(each.trouble for each in self.listeners),
-        }
-        return [f"{count} {what}" for what, count in counts.items() if count]
-
-
-class Listener(Socket):
-    """A listener of one room."""
-
-    def __init__(self, path: str, tally: Tally) -> None:
-        super().__init__(path)
-        self.ledger = Ledger(1)
-        self._tally = tally
-        tally.listeners.append(self)
-
-    def read(self, data: bytes) -> Chunk:
-        """Find the frames in what came."""
-        return self._tally.read(data)
-
-    def take(self, chunk: Chunk) -> None:
-        """Check and count the events of the room."""
-        if chunk.offsets:
-            self.ledger.note(chunk)
-            self._tally.count(chunk, self.came_at)
-
-        if chunk.others:
-            super().take(chunk)
-
-
-async def open_one(port: int, make: Callable[[], AnySocket]) -> AnySocket:
-    """Open a connection. Raises Broken, OSError or TimeoutError."""
-    async with asyncio.timeout(WITHIN):
-        _, socket = await asyncio.get_running_loop().create_connection(make, HOST, port)
-        await socket.opened
-
-    return socket
-
-
-async def open_many(
-    port: int, make: Callable[[int], AnySocket], count: int, ready: str
-) -> list[AnySocket]:
-    """Open connections, and wait for the event `ready` on each of them."""
-
-    async def one(number: int) -> AnySocket:
-        socket = await open_one(port, lambda: make(number))
-        await socket.event(ready)
-        return socket
-
-    sockets: list[AnySocket] = []
-    while len(sockets) < count:
-        batch = range(len(sockets), min(count, len(sockets) + AT_ONCE))
-        sockets += await asyncio.gather(*[one(number) for number in batch])
-
-    return sockets
-
-
-async def open_listeners(port: int, room: str, count: int, tally: Tally) -> None:
-    """Fill a room with listeners of the tally."""
-    path = f"/v1/rooms/{room}/listen"
-    await open_many(port, lambda _: Listener(path, tally), count, "joined")
+    deadline = time.monotonic() + WITHIN
+    return sum([not await each.close(max(0.0, deadline - time.monotonic())) for each in sockets])
 
 
 def hang_up(sockets: Sequence[Socket]) -> None:
     """Cut connections that are not needed any more."""
     for socket in sockets:
-        socket.transport.abort()
+        socket.cut()
