@@ -10,13 +10,17 @@ APT := DEBIAN_FRONTEND=noninteractive apt-get
 RECORDINGS := /usr/share/pocketsphinx/test/data/librivox/transcription
 PORT ?= 8000
 
-.PHONY: demo test check unit e2e browser bench setup clean help
+PEERS := gcc:gcc,libc6-dev nginx:nginx-light,libnginx-mod-nchan mosquitto:mosquitto \
+	nats-server:nats-server npm:nodejs,npm
+
+.PHONY: demo test check unit e2e browser bench bench-peers setup clean help
 
 help:
 	@echo "make demo     start a server, play recorded speech, leave the page up (EXIT=1: end with a verdict)"
 	@echo "make test     every check and test"
 	@echo "make unit     the engine's tests alone, in virtual time"
 	@echo "make bench    measure, and print a table"
+	@echo "make bench-peers  measure beside other servers, and write benchmarks/RESULTS.md"
 
 demo: .stamps/python .stamps/speech
 	@$(BIN)/roomcast demo --port $(PORT) $(if $(EXIT),--exit)
@@ -38,6 +42,9 @@ browser: setup
 
 bench: .stamps/python .stamps/speech
 	@$(BIN)/python -m benchmarks
+
+bench-peers: .stamps/python .stamps/peers
+	@$(BIN)/python -m benchmarks.peers $(ARGS)
 
 setup: .stamps/python .stamps/speech .stamps/tools
 
@@ -64,6 +71,22 @@ $(UV):
 	test -z "$$missing" || { $(call install,chromium fonts-dejavu-core libatomic1 prometheus ffmpeg); }
 	@mkdir -p .stamps && touch $@
 
+# Other servers to be measured beside, in an environment of their own. The results say which of
+# them are missing; the next run tries again.
+.stamps/peers: pyproject.toml uv.lock benchmarks/peers/node/package-lock.json $(UV)
+	@echo "setting up other servers"; missing=; \
+	for peer in $(PEERS); do \
+		PATH="$$PATH:/usr/sbin" command -v $${peer%%:*} >/dev/null && continue; \
+		packages=$$(echo $${peer#*:} | tr , ' '); \
+		( $(call install,$$packages) ) || missing="$$missing $$packages"; \
+	done; \
+	UV_PROJECT_ENVIRONMENT=.venv-peers $(UV) sync --quiet --locked --only-group peers || \
+		missing="$$missing the-Python-packages"; \
+	npm ci --prefix benchmarks/peers/node --silent --ignore-scripts || \
+		missing="$$missing the-Node-packages"; \
+	if [ -n "$$missing" ]; then echo "could not be installed:$$missing" >&2; \
+	else mkdir -p .stamps && touch $@; fi
+
 # Installed as tools: the policy keeps Debian from starting their services.
 define install
 	echo "installing $(1)"; \
@@ -76,4 +99,4 @@ define install
 endef
 
 clean:
-	rm -rf $(VENV) .tools .stamps .mypy_cache .ruff_cache .pytest_cache .hypothesis artifacts dist
+	rm -rf $(VENV) .venv-peers benchmarks/peers/node/node_modules .tools .stamps .mypy_cache .ruff_cache .pytest_cache .hypothesis artifacts dist
