@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -73,7 +74,7 @@ def measure(plan: Plan, only: set[str], keep: Path | None) -> Everything:
 def _take_turns(
     turn: Turn, subjects: list[Subject], wanted: set[str], everything: Everything
 ) -> None:
-    for number in range(everything.plan.rounds):
+    for number in range(min(turn.rounds, everything.plan.rounds)):
         for subject in subjects:
             if subject.name not in turn.subjects:
                 continue
@@ -97,7 +98,7 @@ def _one_turn(
         with started(subject) as running:
             work = turn.run(Stage(running, plan, wanted, notes))
             uvloop.run(asyncio.wait_for(work, WITHIN))
-    except* (Broken, OSError, TimeoutError) as broken:
+    except* (Broken, OSError, subprocess.SubprocessError) as broken:
         problem = f"it broke off: {broken.exceptions[0]!r}"
         notes |= {name: ({}, [problem]) for name in wanted - notes.keys()}
 

@@ -29,6 +29,8 @@ class Turn(msgspec.Struct, frozen=True):
     run: Callable[[Stage], Awaitable[None]]
     workloads: tuple[str, ...]
     subjects: tuple[str, ...]
+    rounds: int = 3
+    """Rounds at most; what hardly varies needs fewer."""
 
 
 class Workload(msgspec.Struct, frozen=True):
@@ -46,10 +48,10 @@ class Workload(msgspec.Struct, frozen=True):
 _ALL = tuple(subject.name for subject in SUBJECTS)
 TURNS = (
     Turn(workloads.fan_out, ("paced", "saturated", "last"), _ALL),
-    Turn(workloads.memory, ("memory",), ("lean", "stock", "floor", "nchan", "fastapi")),
+    Turn(workloads.memory, ("memory",), ("lean", "stock", "floor", "nchan", "fastapi"), 2),
     Turn(workloads.accept, ("accept",), _ALL),
     Turn(audio.audio, ("audio",), ("lean", "stock", "fastapi")),
-    Turn(workloads.stalled, ("stalled",), ("lean", "nchan", "fastapi")),
+    Turn(workloads.stalled, ("stalled",), ("lean", "fastapi")),
     Turn(workloads.stalled_large, ("stalled-large",), ("lean", "nchan", "fastapi")),
     Turn(workloads.scale, ("scale",), ("lean", "floor")),
 )
@@ -86,8 +88,14 @@ def _saturated(plan: Plan) -> Workload:
         f"{plan.offered:,g} publishes of {plan.size} bytes a second are offered over one "
         f"WebSocket, which is {plan.offered * plan.listeners:,.0f} deliveries a second, but never "
         f"more than {plan.window} of them ahead of the listeners. Counted for {plan.saturated:g} s "
-        "while it goes on. A server whose own figure is what was offered could deliver more.",
-        {"per_cpu": "deliveries per CPU second", "per_second": "deliveries per second", **_SHARES},
+        "while it goes on. Who delivers all of that is offered twice as much, and again: the "
+        "column for any rate has the best of them.",
+        {
+            "per_cpu": "deliveries per CPU second",
+            "per_second": "deliveries per second",
+            "most": "per second, at any rate",
+            **_SHARES,
+        },
         BASES,
         (
             target("Deliveries per CPU second", Goal("per_cpu", 4, base="nchan", at_most=False)),
@@ -118,8 +126,8 @@ def _memory(plan: Plan) -> Workload:
         "memory",
         "Memory of an idle listener",
         "Growth of the resident memory of the server's process, after a first connection has "
-        f"warmed it, for each listener of one room. {Stock().label} is asked for {small:,} only. "
-        "Not counted: what the kernel holds.",
+        "warmed it, for each listener of one room that has had one payload. "
+        f"{Stock.label} is asked for {small:,} only. Not counted: what the kernel holds.",
         columns,
         BASES[1:],
         (
@@ -178,8 +186,9 @@ def _strain(plan: Plan, name: str, size: int, seconds: float) -> Workload:
         f"Listeners that stop reading, {size:,} bytes",
         f"{plan.rate:g} payloads of {size:,} bytes a second to {plan.crowd:,} listeners for "
         f"{plan.calm:g} s; then {100 * plan.stalled:g} % of them stop reading and it goes on for "
-        f"{seconds:g} s. The 99th percentile of the delays of all the others, before and after, "
-        "and how far the server's resident memory rose.",
+        f"{seconds:g} s. The 99th percentile of the delays of what reached all the others, before "
+        "and after, and how far the server's resident memory rose. Roomcast's mailboxes bound the "
+        f"latter: {round(plan.crowd * plan.stalled):,} x {Stock.mailbox:,} bytes.",
         {
             "ratio": "p99 after / before",
             "calm": "p99 before, ms",

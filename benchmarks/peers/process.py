@@ -125,7 +125,14 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) ->
 
 
 def _worker(pid: int, forks: bool) -> int:
-    return psutil.Process(pid).children()[0].pid if forks else pid
+    if not forks:
+        return pid
+
+    children = psutil.Process(pid).children()
+    if not children:
+        raise Broken("it has no worker")
+
+    return children[0].pid
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

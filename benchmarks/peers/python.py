@@ -34,7 +34,7 @@ class Stock(Subject):
     """Roomcast behind the stock protocol class of uvicorn."""
 
     name, label = "stock", "Roomcast (stock)"
-    about = "`roomcast serve --dev --protocol stock`"
+    about = "`roomcast serve --dev`, with the protocol class of uvicorn"
     idle_steps: int | None = 1
     mailbox = Egress().bytes
     environ = {  # noqa: RUF012  never changed
@@ -89,7 +89,10 @@ class PlainFastApi(Subject):
     """The fan-out that a FastAPI application writes by hand."""
 
     name, label = "fastapi", "FastAPI loop"
-    about = "a list of WebSockets and `await send_text` for each; uvicorn with uvloop and httptools"
+    about = (
+        "a list of WebSockets and `await send_text` for each; uvicorn with uvloop and httptools, "
+        "its defaults but quiet and without compression"
+    )
     script = "plain_fastapi.py"
     packages: tuple[str, ...] = ("fastapi", "uvicorn", "uvloop", "httptools", "websockets")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from benchmarks.peers.catalogue import OURS, Workload, catalogue
 from benchmarks.peers.goals import judge, ratios, series, spread
-from benchmarks.peers.runs import QUICK, Everything, Facts, Machine, Plan, Section, Verdict
+from benchmarks.peers.runs import Everything, Facts, Machine, Plan, Section, Verdict
 from benchmarks.report import LOADED
 
 IDLE = 95.0
@@ -44,7 +44,7 @@ def _introduction(everything: Everything) -> str:
     took_part = sum(not facts.missing for facts in everything.subjects)
     quick = (
         "\n\n**This was a quick run: too short, and in part too small, to conclude anything from.**"
-        if plan.rounds == QUICK.rounds
+        if plan != Plan()
         else ""
     )
     return (
@@ -65,7 +65,7 @@ def _machine(machine: Machine) -> str:
 
 
 def _rounds(plan: Plan) -> str:
-    return "1 round" if plan.rounds == 1 else f"{plan.rounds} rounds"
+    return "1 round" if plan.rounds == 1 else f"up to {plan.rounds} rounds"
 
 
 def _summary(
@@ -80,7 +80,7 @@ def _summary(
     met = sum(verdict.met is True for _, verdict in named)
     missed = sum(verdict.met is False for _, verdict in named)
     text = f"{met} met, {missed} missed, {len(named) - met - missed} not measured."
-    heads = ["workload", "target", "measured", ""]
+    heads = ["workload", "target", "measured", "verdict"]
     return f"## Targets\n\n{text}\n\n{table(heads, rows)}"
 
 
@@ -111,31 +111,39 @@ def _workload(everything: Everything, workload: Workload, verdicts: list[Verdict
         for name in taking
     ]
     parts = [f"## {workload.title}", workload.text, table(heads, rows)]
-    notes = [
-        f"- {labels[name]}: {note}"
-        for name in taking
-        for note in _notes(everything, workload.name, name)
-    ]
+    notes = [f"- {note}" for note in _notes(everything, workload.name, labels)]
     if notes:
         parts.append("\n".join(notes))
 
     return "\n\n".join([*parts, _verdicts(verdicts)])
 
 
-def _notes(everything: Everything, workload: str, subject: str) -> Iterable[str]:
-    """Yield what a reader has to know about a subject's row."""
-    runs = everything.of(workload, subject)
-    for run in runs:
-        if run.problems:
-            yield f"in round {run.round + 1}, {', '.join(run.problems)}."
+def _notes(everything: Everything, workload: str, labels: dict[str, str]) -> Iterable[str]:
+    """Yield what a reader has to know about the rows of a workload."""
+    bound: list[str] = []
+    disturbed: list[str] = []
+    for name, label in labels.items():
+        found = everything.of(workload, name)
+        for run in found:
+            if run.problems:
+                yield f"{label}: in round {run.round + 1}, {', '.join(run.problems)}."
 
-    values = [run.values for run in runs]
-    if any(each.get("load", 0) > LOADED and each.get("server", 0) < IDLE for each in values):
-        yield f"the load was busy more than {LOADED:g} % of the time, and the server was not."
+        values = [run.values for run in found]
+        if any(each.get("load", 0) > LOADED and each.get("server", 0) < IDLE for each in values):
+            bound.append(label)
 
-    most = max((each.get("others", 0) for each in values), default=0)
-    if most > DISTURBED:
-        yield f"other processes used up to {most:.0f} % of a core meanwhile."
+        others = max((each.get("others", 0) for each in values), default=0)
+        if others > DISTURBED:
+            disturbed.append(f"{label} {others:.0f} %")
+
+    if bound:
+        yield (
+            f"The load was busy more than {LOADED:g} % of the time, and the server was not: "
+            f"{', '.join(bound)}."
+        )
+
+    if disturbed:
+        yield f"Other processes used the two cores meanwhile, at most: {', '.join(disturbed)}."
 
 
 def _verdicts(verdicts: Sequence[Verdict]) -> str:
@@ -143,7 +151,7 @@ def _verdicts(verdicts: Sequence[Verdict]) -> str:
         return ""
 
     rows = [[each.target, each.measured, _word(each)] for each in verdicts]
-    return table(["target", "measured", ""], rows)
+    return table(["target", "measured", "verdict"], rows)
 
 
 def _word(verdict: Verdict) -> str:

@@ -36,6 +36,8 @@ class Plan(msgspec.Struct, frozen=True):
     """Seconds that they may take together; a slow server gets fewer."""
     offered: float = 1000.0
     """Publishes a second that are more than a server can deliver."""
+    most: float = 16_000.0
+    """Publishes a second up to which a server is offered twice as many, while it delivers all."""
     window: int = 64
     """Publishes that may be on their way at a time when more is offered than delivered."""
     saturated: float = 3.0
@@ -46,7 +48,7 @@ class Plan(msgspec.Struct, frozen=True):
     """Listeners to weigh."""
     scale: tuple[int, ...] = (100, 1000, 10_000, 18_000)
     """Listeners to deliver to, at the same number of deliveries a second."""
-    scaled: float = 4.0
+    scaled: float = 3.0
     """Seconds of that for each number."""
     speakers: int = 50
     audio: float = 4.0
@@ -55,11 +57,11 @@ class Plan(msgspec.Struct, frozen=True):
     """Listeners of whom some stop reading."""
     stalled: float = 0.1
     """Share of them that does."""
-    calm: float = 3.0
-    """Seconds before that."""
-    strain: tuple[float, float] = (3.0, 10.0)
+    calm: float = 5.5
+    """Seconds before that; enough publishes for one alone not to be the 99th percentile."""
+    strain: tuple[float, float] = (5.5, 9.0)
     """Seconds from then on, with small payloads and with large ones."""
-    large: int = 16_384
+    large: int = 32_768
     """Bytes of a large payload."""
 
 
@@ -73,8 +75,9 @@ QUICK = Plan(
     scale=(100, 1000, 4000),
     scaled=2.0,
     audio=2.0,
+    crowd=500,
     calm=2.0,
-    strain=(2.0, 8.0),
+    strain=(2.0, 9.0),
 )
 
 

@@ -63,7 +63,8 @@ class Nchan(Subject):
     def version(self) -> str:
         """Name nginx and the module."""
         nginx = said(program("nginx"), "-v").removeprefix("nginx version: ")
-        return f"nchan {package_version('libnginx-mod-nchan')}, {nginx}"
+        module = package_version("libnginx-mod-nchan").rpartition(":")[2]
+        return f"nchan {module}, {nginx.replace('/', ' ')}"
 
     def command(self, port: int, folder: Path) -> Sequence[str]:
         """Write the configuration."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar, cast
@@ -18,6 +19,8 @@ Script = tuple[tuple[bytes, "re.Pattern[bytes]"], ...]
 UPGRADED = re.compile(rb"\AHTTP/1\.1 101 .*?\r\n\r\n", re.DOTALL)
 REMEMBERED = 4096
 """Bytes without a mark that a client remembers."""
+IDLER_BUFFER = 65_536
+"""Bytes that the kernel is to hold for a client that does not read; it takes twice as many."""
 AT_ONCE = 50
 """Connections opened, or closed, at a time."""
 
@@ -132,6 +135,16 @@ class Member(Listener):
 
         if self._expected is None and not self.opened.done():
             self.opened.set_result(None)
+
+
+class Idler(Member):
+    """A client that will stop reading, and whose kernel does not read on in its stead."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Fix the size of the kernel's buffer, which grows otherwise."""
+        kernel: socket.socket = transport.get_extra_info("socket")
+        kernel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, IDLER_BUFFER)
+        super().connection_made(transport)
 
 
 class Publisher(Member):
