@@ -88,12 +88,12 @@ def _saturated(plan: Plan) -> Workload:
         f"{plan.offered:,g} publishes of {plan.size} bytes a second are offered over one "
         f"WebSocket, which is {plan.offered * plan.listeners:,.0f} deliveries a second, but never "
         f"more than {plan.window} of them ahead of the listeners. Counted for {plan.saturated:g} s "
-        "while it goes on. Who delivers all of that is offered twice as much, and again: the "
-        "column for any rate has the best of them.",
+        "while it goes on. Who delivers all of that is offered twice as much, and so on; the "
+        "column for any offer has the best.",
         {
             "per_cpu": "deliveries per CPU second",
             "per_second": "deliveries per second",
-            "most": "per second, at any rate",
+            "most": "per second, most at any offer",
             **_SHARES,
         },
         BASES,
