@@ -13,7 +13,10 @@ PORT ?= 8000
 WSTEST := .tools/wstest/wstest
 HEAVY := conformance-limits conformance-deflate
 
-.PHONY: demo test check unit e2e browser bench conformance $(HEAVY) setup clean help
+PEERS := gcc:gcc,libc6-dev nginx:nginx-light,libnginx-mod-nchan mosquitto:mosquitto \
+	nats-server:nats-server npm:nodejs,npm
+
+.PHONY: demo test check unit e2e browser bench bench-peers conformance $(HEAVY) setup clean help
 
 help:
 	@echo "make demo     start a server, play recorded speech, leave the page up (EXIT=1: end with a verdict)"
@@ -23,6 +26,7 @@ help:
 	@echo "make conformance          Autobahn|Testsuite against every protocol of the server"
 	@echo "make conformance-limits   its cases of big messages (a minute)"
 	@echo "make conformance-deflate  its cases of compression (an hour)"
+	@echo "make bench-peers  measure beside other servers, and write benchmarks/RESULTS.md"
 
 demo: .stamps/python .stamps/speech
 	@$(BIN)/roomcast demo --port $(PORT) $(if $(EXIT),--exit)
@@ -50,6 +54,9 @@ conformance: setup $(WSTEST)
 
 $(HEAVY): conformance-%: .stamps/python $(WSTEST)
 	@$(BIN)/python -m tests.conformance $*
+
+bench-peers: .stamps/python .stamps/peers
+	@$(BIN)/python -m benchmarks.peers $(ARGS)
 
 setup: .stamps/python .stamps/speech .stamps/tools
 
@@ -81,6 +88,22 @@ $(WSTEST): tests/conformance/build-wstest tests/conformance/wstest.txt | $(UV)
 	@echo "building the conformance runner"
 	@$< || echo "THE CONFORMANCE TESTS WILL BE SKIPPED" >&2
 
+# Other servers to be measured beside, in an environment of their own. The results say which of
+# them are missing; the next run tries again.
+.stamps/peers: pyproject.toml uv.lock benchmarks/peers/node/package-lock.json $(UV)
+	@echo "setting up other servers"; missing=; \
+	for peer in $(PEERS); do \
+		PATH="$$PATH:/usr/sbin" command -v $${peer%%:*} >/dev/null && continue; \
+		packages=$$(echo $${peer#*:} | tr , ' '); \
+		( $(call install,$$packages) ) || missing="$$missing $$packages"; \
+	done; \
+	UV_PROJECT_ENVIRONMENT=.venv-peers $(UV) sync --quiet --locked --only-group peers || \
+		missing="$$missing the-Python-packages"; \
+	npm ci --prefix benchmarks/peers/node --silent --ignore-scripts || \
+		missing="$$missing the-Node-packages"; \
+	if [ -n "$$missing" ]; then echo "could not be installed:$$missing" >&2; \
+	else mkdir -p .stamps && touch $@; fi
+
 # Installed as tools: the policy keeps Debian from starting their services.
 define install
 	echo "installing $(1)"; \
@@ -93,4 +116,4 @@ define install
 endef
 
 clean:
-	rm -rf $(VENV) .tools .stamps .mypy_cache .ruff_cache .pytest_cache .hypothesis artifacts dist
+	rm -rf $(VENV) .venv-peers benchmarks/peers/node/node_modules .tools .stamps .mypy_cache .ruff_cache .pytest_cache .hypothesis artifacts dist

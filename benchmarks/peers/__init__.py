@@ -1,0 +1,1 @@
+"""Roomcast beside other servers, on one machine: `python -m benchmarks.peers`."""

@@ -1,0 +1,1 @@
+"""The Python peers: scripts that take a port, run where their packages are."""
