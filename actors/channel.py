@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Literal
 
 import anyio
@@ -30,63 +31,143 @@ class ChannelTally:
 
 
 class AudioChannel:
-    """An anyio memory object stream with one writer, one reader and a policy."""
+    """A queue with one writer, one reader and a policy.
+
+    It speaks as an anyio memory object stream does, but what need not wait costs no turn of the
+    event loop.
+    """
+
+    __slots__ = (
+        "_arrived",
+        "_capacity",
+        "_closed",
+        "_drops",
+        "_ended",
+        "_frames",
+        "_freed",
+        "_sending",
+        "_tally",
+    )
 
     def __init__(
         self, capacity: int, policy: Literal["block", "drop_oldest"], tally: ChannelTally
     ) -> None:
-        self._drops, self._tally = policy == "drop_oldest", tally
-        self._tx, self._rx = anyio.create_memory_object_stream[AudioFrame](capacity)
-        self._sending = self._ended = False
+        self._capacity, self._drops, self._tally = capacity, policy == "drop_oldest", tally
+        self._frames: deque[AudioFrame] = deque()
+        self._sending = self._ended = self._closed = False
+        self._arrived: anyio.Event | None = None
+        self._freed: anyio.Event | None = None
 
     @property
     def depth(self) -> int:
         """Frames waiting."""
-        return self._tx.statistics().current_buffer_used
+        return len(self._frames)
+
+    @property
+    def open(self) -> bool:
+        """Whether a frame would be taken now, be it for the price of the oldest."""
+        room = self._drops or len(self._frames) < self._capacity
+        return room and not (self._sending or self._ended or self._closed)
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything has been read after `end`."""
+        return self._ended and not self._frames and not self._sending
 
     def send_nowait(self, frame: AudioFrame) -> None:
-        """Queue a frame. Raises anyio.WouldBlock when full, ClosedResourceError after `end`."""
-        self._tx.send_nowait(frame)
-        self._tally.peak = max(self._tally.peak, self.depth)
+        """Queue a frame; when full, let the oldest go (`drop_oldest`).
+
+        Raises anyio.WouldBlock when full (`block`), ClosedResourceError after `end`.
+        """
+        if self._ended or self._closed:
+            raise anyio.ClosedResourceError
+
+        self._put(frame)
 
     async def send(self, frame: AudioFrame) -> None:
         """Queue a frame: when full, wait (`block`) or let the oldest go (`drop_oldest`).
 
         A frame that waits when `end` is called is still taken. Raises ClosedResourceError after
-        `end`, that or BrokenResourceError after `close`.
+        `end` or `close`.
         """
+        if self._ended or self._closed:
+            raise anyio.ClosedResourceError
+
         self._sending = True
         try:
             await anyio.lowlevel.checkpoint()
-            await self._send(frame)
+            await self._wait_for_room()
+            self._put(frame)
         finally:
             self._sending = False
-            if self._ended:
-                self._tx.close()
+            self._wake_reader()
+
+    def receive_nowait(self) -> AudioFrame:
+        """Take the oldest frame. Raises WouldBlock, or EndOfStream when all is read after `end`."""
+        if not self._frames:
+            if self._closed or self.finished:
+                raise anyio.EndOfStream
+
+            raise anyio.WouldBlock
+
+        frame = self._frames.popleft()
+        if self._freed is not None:
+            self._freed.set()
+
+        return frame
 
     async def receive(self) -> AudioFrame:
-        """Wait for the oldest frame. Raises anyio.EndOfStream when all is read after `end`."""
-        return await self._rx.receive()
+        """Take the oldest frame, or wait for one; at most `capacity` are taken without waiting.
+
+        Raises anyio.EndOfStream when all is read after `end`, or after `close`.
+        """
+        while not (self._frames or self._closed or self.finished):
+            self._arrived = anyio.Event()
+            await self._arrived.wait()
+
+        return self.receive_nowait()
 
     def end(self) -> None:
         """Take no more; the reader gets what is left, then the end. Idempotent."""
         self._ended = True
-        if not self._sending:
-            self._tx.close()
+        self._wake_reader()
 
     def close(self) -> None:
-        """Throw away what is left, and wake a waiting writer. Idempotent."""
-        self._tx.close()
-        self._rx.close()
+        """Throw away what is left, and wake who waits. Idempotent."""
+        self._closed = True
+        self._frames.clear()
+        self._wake_reader()
+        if self._freed is not None:
+            self._freed.set()
 
-    async def _send(self, frame: AudioFrame) -> None:
-        try:
-            self.send_nowait(frame)
-        except anyio.WouldBlock:
-            if self._drops:
-                self._rx.receive_nowait()
-                self._tally.dropped += 1
-                self.send_nowait(frame)
-            else:
-                self._tally.waited += 1
-                await self._tx.send(frame)
+    def _put(self, frame: AudioFrame) -> None:
+        frames = self._frames
+        if len(frames) >= self._capacity:
+            if not self._drops:
+                raise anyio.WouldBlock
+
+            frames.popleft()
+            self._tally.dropped += 1
+
+        frames.append(frame)
+        if len(frames) > self._tally.peak:
+            self._tally.peak = len(frames)
+
+        if self._arrived is not None:
+            self._wake_reader()
+
+    async def _wait_for_room(self) -> None:
+        """Wait until a frame fits. Raises ClosedResourceError after `close`."""
+        if len(self._frames) >= self._capacity and not self._drops:
+            self._tally.waited += 1
+            while len(self._frames) >= self._capacity:
+                self._freed = anyio.Event()
+                await self._freed.wait()
+
+        if self._closed:
+            raise anyio.ClosedResourceError
+
+    def _wake_reader(self) -> None:
+        if self._arrived is not None:
+            self._arrived.set()
+            self._arrived = None

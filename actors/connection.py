@@ -120,6 +120,20 @@ class ConnectionActor:
         if self.open:
             await self._attempt(self._act(data))
 
+    def receive_nowait(self, data: str | bytes) -> bool:
+        """Act on a message if that needs no waiting; False says that it needs `receive`."""
+        if not self.open:
+            return True
+
+        microphone = self.microphone
+        return (
+            microphone is not None
+            and isinstance(data, bytes)
+            and self.transport.codec == "json"
+            and len(data) <= self._hub.limits.audio_bytes
+            and microphone.hear_nowait(data)
+        )
+
     def deliver(self, burst: Burst, now: float) -> None:
         """Hand frames to the socket, or to the mailbox if it is busy. Raises SlowConsumer."""
         if self.transport.writable and not self.egress:

@@ -42,6 +42,9 @@ RETRYABLE = frozenset({1001, 1006, 1011, 1012, 1013})
 
 NORMAL = Close(1000, "normal")
 GONE = Close(1006, "gone", flush=False)
+BAD_PROTOCOL = Close(1002, "protocol_error")
+BAD_DATA = Close(1007, "invalid_data")
+ABUSE = Close(1008, "policy_violation")
 TOO_BIG = Close(1009, "too_big")
 INTERNAL = Close(1011, "internal")
 RESTART = Close(1012, "restart")
@@ -53,7 +56,10 @@ BAD_MESSAGE = Close(4503, "bad_message")
 
 CLOSES = (
     NORMAL,
+    BAD_PROTOCOL,
     GONE,
+    BAD_DATA,
+    ABUSE,
     TOO_BIG,
     INTERNAL,
     RESTART,

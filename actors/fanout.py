@@ -51,6 +51,8 @@ class Fanout:
         self.rooms: Rooms[ConnectionActor, View] = Rooms()
         self.deliveries = 0
         """Events handed to sockets or mailboxes, ever."""
+        self.coalesce = 0.0
+        """Seconds for which what is published waits for more; 0 waits for the end of the tick."""
         self.delivered_bytes = 0
         """Bytes of JSON of those events, whatever encoding they left in."""
         self._positions: dict[str, Position] = {}
@@ -110,6 +112,9 @@ class Fanout:
             self._dirty = anyio.Event()
             if not self._batches:
                 await self._dirty.wait()
+
+            if self.coalesce:
+                await anyio.sleep(self.coalesce)
 
             self.flush()
             await anyio.lowlevel.checkpoint()

@@ -66,7 +66,7 @@ class ConnectionManager:
             async with anyio.create_task_group() as self._tasks:
                 self._tasks.start_soon(self.backplane.run, self._deliver, begun.set)
                 await begun.wait()
-                for work in (self.fanout.run, self.probe.run, self.upkeep.run):
+                for work in (self.fanout.run, self.membership.run, self.probe.run, self.upkeep.run):
                     self._tasks.start_soon(work)
 
                 started()
@@ -227,9 +227,7 @@ class ConnectionManager:
         """Take an ending connection out of every room; it may flush for a while."""
         self.upkeep.leaving.add(actor)
         self.slow_consumers += close.code == SLOW_CONSUMER.code
-        emptied = self.fanout.leave_all(actor)
-        if emptied and self._tasks is not None:
-            self._spawn(lambda: self.membership.abandon(emptied))
+        self.membership.vacate(self.fanout.leave_all(actor))
 
     def forget(self, actor: ConnectionActor, close: Close) -> None:
         """The socket is gone: nothing of the connection stays."""

@@ -40,6 +40,23 @@ class Membership:
         self._fanout, self._backplane = fanout, backplane
         self._limits, self._clock = limits, clock
         self._gates: dict[str, Gate] = {}
+        self._vacated: list[str] = []
+        self._told = anyio.Event()
+
+    async def run(self) -> None:
+        """End the subscriptions of the rooms that were vacated, until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            while True:
+                await self._told.wait()
+                self._told = anyio.Event()
+                keys, self._vacated = self._vacated, []
+                tasks.start_soon(self.abandon, keys)
+
+    def vacate(self, keys: Sequence[str]) -> None:
+        """Note that the last members of these rooms have gone; callable outside of any task."""
+        if keys:
+            self._vacated += keys
+            self._told.set()
 
     async def join(self, actor: ConnectionActor, command: Join) -> None:
         """Add a connection to a room and send it what it missed. Raises Refused."""

@@ -103,6 +103,14 @@ class Microphone:
         for data in early:
             await session.hear(data)
 
+    def hear_nowait(self, data: bytes) -> bool:
+        """Take a frame of audio if a session has room for it; False says that it needs `hear`."""
+        session = self.session
+        if session is None or session.ending or not data:
+            return False
+
+        return session.hear_nowait(data)
+
     async def hear(self, data: bytes) -> None:
         """Take a frame of audio; waits while ingress is full. Raises Refused."""
         if not data:

@@ -68,7 +68,7 @@ class Outlet(Protocol):
 
 
 class SpeechSession:
-    """A running speech session with its two channels and three loops."""
+    """A running speech session with its two channels and two loops."""
 
     def __init__(self, subject: Subject, engine: Engine, outlet: Outlet, tell: Tell) -> None:
         self.subject, self.engine = subject, engine
@@ -90,7 +90,11 @@ class SpeechSession:
         self._stream: Upstream | None = None
         self._moved = (-1.0, self.heard_at)
         self._scope = anyio.CancelScope()
+        self._ahead = anyio.current_time() - self.heard_at
+        """Seconds from the clock's time to the event loop's, which a scope keeps."""
         self._marks: deque[tuple[float, float]] = deque(maxlen=MARKS)
+        self._mark_at = 0
+        self._mark_bytes = round(subject.audio.bytes_per_second * MARK_EVERY)
         self._holes: deque[tuple[int, int]] = deque(maxlen=HOLES)
         """Byte of the engine's audio at which a hole begins, and all bytes missing up to it."""
 
@@ -119,24 +123,34 @@ class SpeechSession:
 
         return now - self._moved[1]
 
+    def hear_nowait(self, data: bytes) -> bool:
+        """Take one frame of audio from the socket; False, and nothing, while ingress is full."""
+        if not self.ingress.open:
+            return False
+
+        frame = self._note(data)
+        if self._stream is not None and not self.ingress.depth and self.upstream.open:
+            self.upstream.send_nowait(frame)
+        else:
+            self.ingress.send_nowait(frame)
+
+        return True
+
     async def hear(self, data: bytes) -> None:
         """Take one frame of audio from the socket; waits while ingress is full."""
-        frame = AudioFrame(self.received, data)
-        self.received += len(data)
-        self.heard_at = self._outlet.clock.monotonic()
-        if not self._marks or self._seconds(self.received) - self._marks[-1][0] >= MARK_EVERY:
-            self._marks.append((self._seconds(self.received), self.heard_at))
-
         try:
-            await self.ingress.send(frame)
-            self.heard_at = self._outlet.clock.monotonic()  # the wait was not the speaker's silence
-        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+            await self.ingress.send(self._note(data))
+        except anyio.ClosedResourceError:
             return  # the session ended while this frame waited; its ending is told elsewhere
+
+        self.heard_at = self._outlet.clock.monotonic()  # the wait was not the speaker's silence
+        self._route()
 
     def end(self) -> None:
         """Take no more audio; what is here is still recognized and published. Idempotent."""
         self.ending = True
         self.ingress.end()
+        self._route()
 
     def abandon(self, within: float) -> None:
         """End, and give up on what is not recognized within this many seconds."""
@@ -180,29 +194,45 @@ class SpeechSession:
 
     async def _converse(self, stream: Upstream) -> None:
         self._stream = stream
+        self._route()
         if not self._abandoned:
             self._scope.deadline = math.inf
 
         self.report("ready")
         async with anyio.create_task_group() as loops:
-            loops.start_soon(self._route)
             loops.start_soon(self._feed, stream)
             await self._listen(stream)
             loops.cancel_scope.cancel()
 
-    async def _route(self) -> None:
-        """Ingress to upstream, where the policy of the tenant decides."""
-        try:
-            while True:
-                await self.upstream.send(await self.ingress.receive())
-        except anyio.EndOfStream:
-            self.upstream.end()
+    def _note(self, data: bytes) -> AudioFrame:
+        """Give a frame its place in the audio, and remember when it came."""
+        frame = AudioFrame(self.received, data)
+        self.received += len(data)
+        self.heard_at = self._outlet.clock.monotonic()
+        if self.received >= self._mark_at:
+            self._mark_at = self.received + self._mark_bytes
+            self._marks.append((self._seconds(self.received), self.heard_at))
+
+        return frame
+
+    def _route(self) -> None:
+        """Move ingress to upstream, where the policy of the tenant decides."""
+        ingress, upstream = self.ingress, self.upstream
+        if self._stream is None:
+            return
+
+        while ingress.depth and upstream.open:
+            upstream.send_nowait(ingress.receive_nowait())
+
+        if ingress.finished:
+            upstream.end()
 
     async def _feed(self, stream: Upstream) -> None:
         """Upstream to engine; a jump in position is audio that was let go."""
         try:
             while True:
                 frame = await self.upstream.receive()
+                self._route()
                 if frame.position != self._fed:
                     self._tell_hole(frame.position)
 
@@ -228,8 +258,9 @@ class SpeechSession:
                 raise UpstreamLost(f"the engine {self.engine.name} ended the stream") from None
 
     def _allow(self, seconds: float) -> None:
-        """Bring the deadline of the session nearer; a scope keeps the event loop's own time."""
-        self._scope.deadline = min(self._scope.deadline, anyio.current_time() + seconds)
+        """Bring the deadline of the session nearer; callable outside of any task."""
+        now = self._outlet.clock.monotonic() + self._ahead
+        self._scope.deadline = min(self._scope.deadline, now + seconds)
 
     def _transcript(self, heard: Recognition) -> Transcript:
         subject, start = self.subject, self._shift(heard.start)

@@ -7,6 +7,7 @@ a `bin` is audio.
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -17,6 +18,10 @@ from actors.errors import Refused
 from actors.messages import ROOM_RULE, AnyCommand, AnyEvent, CommandId, Message, Transcript
 
 Codec = Literal["json", "msgpack"]
+Form = Literal["json_frames", "msgpack_frames", "deflated_json_frames", "deflated_msgpack_frames"]
+"""How a burst goes over a WebSocket: the name of a property of Burst."""
+DEFLATE_FROM = 64
+"""Bytes from which on a message may become smaller."""
 SUBPROTOCOLS: dict[str, Codec] = {"roomcast.v1": "json", "roomcast.v1.msgpack": "msgpack"}
 
 
@@ -86,6 +91,20 @@ def pack_frame(opcode: int, payload: bytes) -> bytes:
     return bytes((0x80 | opcode, 127)) + size.to_bytes(8, "big") + payload
 
 
+def deflate_frame(opcode: int, payload: bytes) -> bytes:
+    """Build the frame of a deflated message without context takeover (RFC 7692, section 7.2.1).
+
+    A message that does not become smaller stays as it is.
+    """
+    if len(payload) < DEFLATE_FROM:
+        return pack_frame(opcode, payload)
+
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    deflated = deflater.compress(payload) + deflater.flush(zlib.Z_SYNC_FLUSH)
+    small = deflated.removesuffix(b"\x00\x00\xff\xff")
+    return pack_frame(*((opcode | 0x40, small) if len(small) < len(payload) else (opcode, payload)))
+
+
 class Frame:
     """One event with its encoded forms, each made at most once and shared by every listener."""
 
@@ -129,6 +148,16 @@ class Frame:
         """The MessagePack as a whole WebSocket binary frame."""
         return pack_frame(0x2, self.msgpack)
 
+    @cached_property
+    def deflated_json_frame(self) -> bytes:
+        """The JSON deflated in a WebSocket text frame."""
+        return deflate_frame(0x1, self.json)
+
+    @cached_property
+    def deflated_msgpack_frame(self) -> bytes:
+        """The MessagePack deflated in a WebSocket binary frame."""
+        return deflate_frame(0x2, self.msgpack)
+
     def encoded(self, codec: Codec) -> bytes:
         """Return the payload in this encoding."""
         return self.json if codec == "json" else self.msgpack
@@ -156,6 +185,16 @@ class Burst:
     def msgpack_frames(self) -> bytes:
         """All frames as WebSocket binary frames, end to end."""
         return b"".join([frame.msgpack_frame for frame in self.frames])
+
+    @cached_property
+    def deflated_json_frames(self) -> bytes:
+        """All frames as deflated text frames, end to end."""
+        return b"".join([frame.deflated_json_frame for frame in self.frames])
+
+    @cached_property
+    def deflated_msgpack_frames(self) -> bytes:
+        """All frames as deflated binary frames, end to end."""
+        return b"".join([frame.deflated_msgpack_frame for frame in self.frames])
 
     @cached_property
     def size(self) -> int:

@@ -50,6 +50,7 @@ class Node:
         self.manager = ConnectionManager(
             settings.limits, backplane, self.engines, clock, self.metrics.observer
         )
+        self.manager.fanout.coalesce = settings.fanout.coalesce_ms / 1000
 
     def authenticate(self) -> Principal:
         """Say who a request comes from. Raises Refused("unauthorized")."""

@@ -13,14 +13,16 @@ import uvicorn
 
 from server.address import url_of
 from server.app import create_app
+from server.http import HardenedHttp
 from server.node import Node
+from server.protocol import LeanWebSocket
 from server.settings import Settings
+from server.upgrade import HEAD_BYTES
 from server.websocket import HardenedWebSocket
 
 log = logging.getLogger("roomcast.server")
 
-HEAD_BYTES = 16 * 1024
-"""Bytes of request head that are read before the request is refused."""
+PROTOCOLS = {"lean": LeanWebSocket, "stock": HardenedWebSocket}
 CLOSE_FRAMES = 0.2
 """Seconds for the last close frames to leave before the sockets are closed."""
 
@@ -81,11 +83,11 @@ def serve(settings: Settings, sockets: list[socket.socket]) -> None:
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="h11",
+        http=HardenedHttp,
         h11_max_incomplete_event_size=HEAD_BYTES,
-        ws=HardenedWebSocket,
+        ws=PROTOCOLS[settings.server.protocol],
         ws_max_size=2 * max(settings.limits.audio_bytes, settings.limits.text_bytes),
-        ws_per_message_deflate=False,
+        ws_per_message_deflate=settings.server.deflate,
         ws_ping_interval=settings.server.ping_interval,
         ws_ping_timeout=settings.server.ping_timeout,
         log_config=None,

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 from msgspec.inspect import ListType, LiteralType, StructType, VarTupleType, type_info
@@ -52,6 +52,10 @@ class Server(Section, frozen=True):
     """Seconds between WebSocket pings of the server."""
     ping_timeout: Seconds = 10.0
     """Seconds a peer has to answer a ping; then it counts as gone."""
+    protocol: Literal["lean", "stock"] = "lean"
+    """How WebSockets are spoken: `lean` by the server itself, `stock` by uvicorn's own class."""
+    deflate: bool = False
+    """Whether clients may have messages deflated (permessage-deflate, without context takeover)."""
 
 
 class Drain(Section, frozen=True):
@@ -61,6 +65,14 @@ class Drain(Section, frozen=True):
     """Seconds over which closings are spread when there are many."""
     within: Seconds = 30.0
     """Seconds that everything together may take; then what is left is cut."""
+
+
+class Fanout(Section, frozen=True):
+    """How what is published leaves for the listeners."""
+
+    coalesce_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 0.0
+    """Milliseconds for which events are gathered into one write for each listener; 0 sends what
+    came in one turn of the event loop."""
 
 
 class Embedded(Section, frozen=True):
@@ -93,6 +105,7 @@ class Settings(Section, frozen=True):
     """One open tenant, `dev`, without tokens; for a developer's own machine."""
     server: Server = Server()
     limits: Limits = Limits()
+    fanout: Fanout = Fanout()
     drain: Drain = Drain()
     engines: Engines = Engines()
 

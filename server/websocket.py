@@ -18,6 +18,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import Frame
 
 from server.transport import ABORT, LOST
+from server.upgrade import BadUpgrade, Upgrade, refusal
 
 SEND_BUFFER = 128 * 1024
 """Bytes the kernel may hold for a peer; more would hide a slow one from its mailbox."""
@@ -41,6 +42,8 @@ class HardenedWebSocket(WebSocketsSansIOProtocol):
     """A WebSocket connection that always ends."""
 
     _cutter: TimerHandle | None = None
+    _early = b""
+    """What came before the connection was accepted, which the parent would misread."""
     _pings = 0
     _pings_since = 0.0
 
@@ -57,12 +60,16 @@ class HardenedWebSocket(WebSocketsSansIOProtocol):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED)
 
     def data_received(self, data: bytes) -> None:
-        """Answer an upgrade that cannot be parsed, instead of leaving it open."""
-        super().data_received(data)
-        if not self.handshake_initiated and self.conn.handshake_exc is not None:
-            self.handshake_complete = True
-            self.transport.write(b"".join(self.conn.data_to_send()))
+        """Answer an upgrade that is none, which the parent leaves open or answers with little."""
+        if not self.handshake_initiated and (bad := find_fault(data)) is not None:
+            self.handshake_initiated = self.handshake_complete = self.close_sent = True
+            self.transport.write(refusal(bad))
             self.transport.close()
+        elif self.handshake_initiated and not self.handshake_complete:
+            self._early += data
+            self.transport.pause_reading()
+        else:
+            super().data_received(data)
 
         self._bound_end()
 
@@ -154,6 +161,11 @@ class HardenedWebSocket(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
             self.handshake_complete = True  # the parent logs each denial as an error otherwise
 
+        if message["type"] == "websocket.accept" and self._early:
+            early, self._early = self._early, b""
+            self.transport.resume_reading()
+            self.data_received(early)
+
         self._bound_end()
 
     def _fail(self, code: int, reason: str) -> None:
@@ -181,6 +193,16 @@ class HardenedWebSocket(WebSocketsSansIOProtocol):
             self._cutter.cancel()
 
         self._cutter = self.loop.call_at(deadline, self.transport.abort)
+
+
+def find_fault(head: bytes) -> BadUpgrade | None:
+    """Return what is wrong with a request head, as uvicorn hands it over: whole."""
+    try:
+        Upgrade().receive(head)
+    except BadUpgrade as bad:
+        return bad
+
+    return None
 
 
 def is_text(pieces: list[bytes]) -> bool:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from server.settings import Server
-
-PROTOCOLS: dict[str, dict[str, object]] = (
-    {name: {"server__protocol": name} for name in ("lean", "stock")}
-    if "protocol" in Server.__struct_fields__
-    else {"stock": {}}
-)
+PROTOCOLS: dict[str, dict[str, object]] = {
+    name: {"server__protocol": name} for name in ("lean", "stock")
+}
 """The settings that choose each of them."""

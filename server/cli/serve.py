@@ -31,14 +31,13 @@ BANNER = """\
 @click.option("--dev", is_flag=True, help="One open tenant, no tokens; loopback only.")
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), help="TCP port; 0 takes a free one.")
+@click.option("--protocol", type=click.Choice(["lean", "stock"]), help="How WebSockets are spoken.")
 @click.option("--expose", is_flag=True, help="Allow --dev on an address that is not loopback.")
-def command(
-    config: Path | None, dev: bool, host: str | None, port: int | None, expose: bool
-) -> None:
+def command(config: Path | None, dev: bool, expose: bool, **server: str | int | None) -> None:
     """Run the server until Ctrl-C or SIGTERM, then drain it; a second signal cuts the drain."""
     from server.serving import StartFailed, serve
 
-    settings = with_flags(load_settings(config), dev, host, port, expose)
+    settings = with_flags(load_settings(config), dev, expose_dev=expose or None, **server)
     try:
         check_exposure(settings)
         sockets = take_address(settings)
@@ -62,12 +61,9 @@ def take_address(settings: Settings) -> list[socket.socket]:
         raise Failed(f"cannot listen on {where}: {error.strerror}{hint}") from None
 
 
-def with_flags(
-    settings: Settings, dev: bool, host: str | None, port: int | None, expose: bool
-) -> Settings:
-    """Return the settings with what the command line says instead."""
-    flags = {"host": host, "port": port, "expose_dev": expose or None}
-    given = {name: value for name, value in flags.items() if value is not None}
+def with_flags(settings: Settings, dev: bool, **server: str | int | None) -> Settings:
+    """Return the settings with what the command line says instead of its section `server`."""
+    given = {name: value for name, value in server.items() if value is not None}
     return msgspec.structs.replace(override(settings, server=given), dev=dev or settings.dev)
 
 

@@ -12,6 +12,8 @@ from actors.errors import Refused
 from actors.messages import AnyCommand, AudioSpec, Join, Label, Start
 from actors.microphone import Kind
 from actors.wire import SUBPROTOCOLS
+from server.asgi import LEAN, AsgiSession
+from server.lean import LeanTransport
 from server.node import Node
 from server.problems import deny
 from server.routes.messages import check_room
@@ -100,12 +102,15 @@ async def _serve(node: Node, websocket: WebSocket, kind: Kind, first: AnyCommand
 
     offered = websocket.scope["subprotocols"]
     chosen = next((name for name in offered if name in SUBPROTOCOLS), None)
-    transport = AsgiTransport(websocket, SUBPROTOCOLS[chosen or "roomcast.v1"])
+    codec = SUBPROTOCOLS[chosen or "roomcast.v1"]
     try:
         await websocket.accept(chosen)
     except WebSocketDisconnect:
         return
 
+    session: AsgiSession | None = websocket.scope.get("extensions", {}).get(LEAN)
+    transport: LeanTransport | AsgiTransport
+    transport = LeanTransport(session, codec) if session else AsgiTransport(websocket, codec)
     actor = node.manager.connect(kind, principal, transport)
     await transport.run(actor, first)
 

@@ -105,7 +105,7 @@ def test_broken_text_after_a_close_frame_logs_nothing(serve: Serve) -> None:
 def test_broken_text_and_a_close_frame_at_once_log_nothing(serve: Serve) -> None:
     server = serve()
     answer = converse(server, masked(TEXT, NO_TEXT) + masked(CLOSE, b"\x03\xe8"))
-    assert close_code(answer) == 1000
+    assert close_code(answer) in (1000, 1007)  # stock sees the close frame first
 
 
 def test_no_end_waits_for_a_peer_that_does_not_read(serve: Serve) -> None:

@@ -24,7 +24,7 @@ def test_flags_win_over_variables_over_the_file_over_the_defaults(tmp_path: Path
     file = tmp_path / "roomcast.toml"
     file.write_text("dev = true\n[server]\nport = 1\nhost = 'file'\nping_interval = 7\n")
     settings = load(file, {"ROOMCAST_SERVER__PORT": "2", "ROOMCAST_SERVER__HOST": "variable"})
-    settings = with_flags(settings, False, None, 3, False)
+    settings = with_flags(settings, False, host=None, port=3)
     assert (settings.dev, settings.server.port, settings.server.host) == (True, 3, "variable")
     assert (settings.server.ping_interval, settings.server.ping_timeout) == (7, 10)
 

@@ -1,0 +1,331 @@
+"""The ASGI side of a lean WebSocket: the scope of its request, `receive` and `send`.
+
+A route that hands the connection to an actor takes it away from here with `adopt`; the task that
+ran the application ends then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import h11
+from uvicorn.config import Config
+from uvicorn.protocols.utils import ClientDisconnected, get_local_addr, get_remote_addr, is_ssl
+from uvicorn.server import ServerState
+
+from actors.wire import deflate_frame, pack_frame
+from server.frames import BINARY, NO_CODE, TEXT, Payload, Violation
+from server.upgrade import BadUpgrade, Headers, Upgrade, denial_head, refusal
+from server.wheel import Wheel, wheel_of
+
+log = logging.getLogger("roomcast.protocol")
+
+LEAN = "roomcast.lean"
+"""Extension in the ASGI scope through which a route takes the connection over: an AsgiSession."""
+ACCEPT_WITHIN = 10.0
+"""Seconds for the head to come and for the application to accept or refuse."""
+FLUSH_WITHIN = 5.0
+"""Seconds for a peer to take the answer that refuses it."""
+LOST = 1006
+Message = Mapping[str, Any]
+
+
+class Sink(Protocol):
+    """Where the messages of a connection go, and who writes to it."""
+
+    writable: bool
+    """Whether bytes that are written go out at once; kept up by the connection."""
+
+    def message(self, message: Payload) -> None:
+        """Take a message; call `hold` to get no more for now."""
+
+    def resume(self) -> None:
+        """Write what could not be written."""
+
+    def violated(self, violation: Violation) -> None:
+        """End the connection with `close`, for the peer broke the protocol."""
+
+    def lost(self, code: int) -> None:
+        """The connection is gone, by this close code of the peer, or 1006. Idempotent."""
+
+    def due(self) -> float | None:
+        """Act on the deadline that `wait` set; return the seconds until the next."""
+
+
+class Socket(Protocol):
+    """A connection as its sink uses it."""
+
+    transport: asyncio.Transport
+
+    def accept(self, deflates: bool, early: bytes) -> None:
+        """Begin with frames, `early` ones first, holding the first message until `proceed`."""
+
+    def adopt(self, sink: Sink) -> None:
+        """Give the connection to another sink, which gets messages once it says `proceed`."""
+
+    def hold(self) -> None:
+        """Give no more messages until `proceed`."""
+
+    def proceed(self) -> None:
+        """Give messages again, those first that came meanwhile."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Send a close frame, and cut the connection if the peer does not answer. Idempotent."""
+
+    def abort(self) -> None:
+        """Cut the connection. Idempotent."""
+
+    def wait(self, seconds: float) -> None:
+        """Ask the sink when this time has passed, instead of keeping the connection alive."""
+
+
+class Shared:
+    """What all connections of a server have in common."""
+
+    def __init__(self, config: Config, state: ServerState, loop: asyncio.AbstractEventLoop) -> None:
+        if not config.loaded:
+            config.load()
+
+        self.config, self.state, self.loop = config, state, loop
+        self.wheel: Wheel = wheel_of(loop)
+        self.limit = config.ws_max_size
+        """Bytes of one message."""
+        self.interval = config.ws_ping_interval or 0.0
+        """Seconds of silence after which a peer is pinged; 0 for never."""
+        self.timeout = config.ws_ping_timeout or self.interval
+        """Seconds a peer has to answer a ping."""
+
+
+class AsgiSession:
+    """One connection as the application sees it."""
+
+    writable = True
+
+    def __init__(self, socket: Socket, shared: Shared, app_state: dict[str, Any]) -> None:
+        self._socket, self._shared, self._app_state = socket, shared, app_state
+        self._upgrade = Upgrade()
+        self._early = b""
+        self._asked = self._connected = self._answered = self._adopted = self._deflates = False
+        self._denial: tuple[int, Headers, list[bytes]] | None = None
+        self._message: Payload | None = None
+        self._gone: int | None = None
+        self._news: asyncio.Future[None] | None = None
+
+    def receive_head(self, data: bytes) -> None:
+        """Take bytes before the accept; ask the application when the head is whole."""
+        if self._asked:
+            self._early += data
+            self._socket.transport.pause_reading()
+            return
+
+        try:
+            if not self._upgrade.receive(data):
+                return
+        except BadUpgrade as bad:
+            self._hang_up(refusal(bad))
+            return
+
+        self._asked, self._early = True, self._upgrade.trailing
+        self._spawn()
+
+    def adopt(self, sink: Sink) -> bool:
+        """Give the connection to another sink; return whether it has agreed on deflate."""
+        self._adopted = True
+        self._socket.adopt(sink)
+        if self._gone is not None:
+            sink.lost(self._gone)
+
+        return self._deflates
+
+    @property
+    def socket(self) -> Socket:
+        """The connection."""
+        return self._socket
+
+    async def receive(self) -> Message:
+        """Return the next ASGI event."""
+        if not self._connected:
+            self._connected = True
+            return {"type": "websocket.connect"}
+
+        if self._message is None and self._gone is None and self._answered:
+            self._socket.proceed()
+
+        while self._message is None and self._gone is None:
+            await self._wait()
+
+        if self._message is None:
+            return {"type": "websocket.disconnect", "code": self._gone, "reason": ""}
+
+        message, self._message = self._message, None
+        kind = "text" if isinstance(message, str) else "bytes"
+        return {"type": "websocket.receive", kind: message}
+
+    async def send(self, event: Message) -> None:
+        """Carry out an ASGI event. Raises ClientDisconnected, or RuntimeError if out of order."""
+        while not self.writable and self._gone is None:
+            await self._wait()
+
+        if self._gone is not None:
+            raise ClientDisconnected
+
+        if self._answered:
+            self._send(event)
+        else:
+            self._answer(event)
+
+    def message(self, message: Payload) -> None:
+        """Keep one message for `receive`."""
+        self._message = message
+        self._socket.hold()
+        self._wake()
+
+    def resume(self) -> None:
+        """Let `send` go on."""
+        self._wake()
+
+    def violated(self, violation: Violation) -> None:
+        """Close, and let the application hear of it."""
+        self._socket.close(violation.code, violation.reason)
+        self.lost(violation.code)
+
+    def lost(self, code: int) -> None:
+        """Let the application hear of the end."""
+        if self._gone is None:
+            self._gone = code
+            self._wake()
+
+    def due(self) -> float | None:
+        """End a handshake that has not come to its end in time."""
+        if self._answered or self._socket.transport.is_closing():
+            self._socket.abort()
+            return None
+
+        if self._asked:
+            self._refuse(503, "the application did not answer in time")
+        else:
+            self._refuse(408, "the head of the request did not come in time")
+
+        return FLUSH_WITHIN
+
+    def _spawn(self) -> None:
+        state = self._shared.state
+        task = self._shared.loop.create_task(self._run())
+        state.tasks.add(task)
+        task.add_done_callback(state.tasks.discard)
+
+    async def _run(self) -> None:
+        """Run the application, and end what it has left open."""
+        try:
+            app: Any = self._shared.config.loaded_app
+            await app(self._scope(), self.receive, self.send)
+        except ClientDisconnected:
+            return
+        except Exception:
+            log.exception("a WebSocket route failed")
+            code, reason = 1011, "internal"
+        else:
+            code, reason = 1000, ""
+            if not self._answered and self._gone is None:
+                log.error("a WebSocket route returned without an answer")
+
+        if self._adopted and code != 1000:
+            self._socket.abort()
+        elif self._answered and not self._adopted:
+            self._socket.close(code, reason)
+        elif not self._answered and self._gone is None:
+            self._refuse(500, "the server has a bug; it is logged")
+
+    def _scope(self) -> dict[str, Any]:
+        transport, config = self._socket.transport, self._shared.config
+        return self._upgrade.scope(
+            {
+                "asgi": {"version": config.asgi_version, "spec_version": "2.4"},
+                "scheme": "wss" if is_ssl(transport) else "ws",
+                "server": get_local_addr(transport),
+                "client": get_remote_addr(transport),
+                "root_path": config.root_path,
+                "state": self._app_state.copy(),
+                "extensions": {"websocket.http.response": {}, LEAN: self},
+            }
+        )
+
+    def _answer(self, event: Message) -> None:
+        """Accept or deny."""
+        match event["type"]:
+            case "websocket.accept" if self._denial is None:
+                self._accept(event)
+            case "websocket.close" if self._denial is None:
+                self._refuse(403, "the application refuses this connection")
+            case "websocket.http.response.start" if self._denial is None:
+                self._denial = (event["status"], list(event.get("headers", [])), [])
+            case "websocket.http.response.body" if self._denial is not None:
+                status, headers, body = self._denial
+                body.append(event.get("body", b""))
+                if not event.get("more_body"):
+                    self._deny(status, headers, b"".join(body))
+            case kind:
+                raise RuntimeError(f"{kind} cannot answer an upgrade here")
+
+    def _accept(self, event: Message) -> None:
+        extension = None
+        if self._shared.config.ws_per_message_deflate:
+            extension = self._upgrade.negotiate_deflate()
+
+        headers = [*self._shared.state.default_headers, *event.get("headers", [])]
+        head = self._upgrade.accept(event.get("subprotocol"), extension, headers)
+        self._answered, self._deflates = True, extension is not None
+        self._socket.transport.write(head)
+        self._socket.accept(self._deflates, self._early)
+        self._early = b""
+
+    def _send(self, event: Message) -> None:
+        if event["type"] == "websocket.close":
+            code = event.get("code", 1000)
+            self._socket.close(NO_CODE if code is None else code, event.get("reason") or "")
+            self.lost(code)
+            return
+
+        if event["type"] != "websocket.send":
+            raise RuntimeError(f"{event['type']} cannot come after the answer")
+
+        text = event.get("text")
+        opcode, payload = (BINARY, event["bytes"]) if text is None else (TEXT, text.encode())
+        pack = deflate_frame if self._deflates else pack_frame
+        self._socket.transport.write(pack(opcode, payload))
+
+    def _refuse(self, status: int, sentence: str) -> None:
+        """Deny with a sentence."""
+        self._hang_up(refusal(BadUpgrade(status, sentence)))
+
+    def _deny(self, status: int, headers: Headers, body: bytes) -> None:
+        """Answer with what the application says instead of a WebSocket."""
+        try:
+            head = denial_head(status, [*self._shared.state.default_headers, *headers])
+        except h11.LocalProtocolError:
+            log.exception("a denial cannot be written")
+            self._socket.abort()
+        else:
+            self._hang_up(head + body)
+
+    def _hang_up(self, answer: bytes) -> None:
+        self._asked = self._answered = True
+        self._socket.transport.write(answer)
+        self._socket.transport.close()
+        self._socket.wait(FLUSH_WITHIN)
+        self.lost(LOST)
+
+    async def _wait(self) -> None:
+        """Wait until something has changed."""
+        if self._news is None:
+            self._news = self._shared.loop.create_future()
+
+        await asyncio.shield(self._news)
+
+    def _wake(self) -> None:
+        if self._news is not None:
+            self._news.set_result(None)
+            self._news = None

@@ -1,0 +1,91 @@
+"""uvicorn's HTTP class with its measured holes closed: `http=` of the server.
+
+The parent waits for ever for the head of a request, loses frames that come with an upgrade, reads
+only the newest of several Connection lines, and lets HTTP/1.0 upgrade. Names are the parent's own;
+the range of uvicorn is pinned.
+"""
+
+from __future__ import annotations
+
+from asyncio.transports import Transport
+from typing import Any, cast
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from server.upgrade import HEAD_BYTES, asks_for_websocket, denial_head
+from server.wheel import wheel_of
+
+HEAD_WITHIN = 10.0
+"""Seconds for the head of a request, from the first byte that is expected of it."""
+FLUSH_WITHIN = 5.0
+"""Seconds for a peer to take the answer that refuses it."""
+_OFFERS = (b"upgrade", b"connection")
+
+
+class HardenedHttp(H11Protocol):
+    """An HTTP connection that does not wait for ever."""
+
+    slot = -1
+    _refused = False
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a head."""
+        super().connection_made(transport)
+        wheel_of(self.loop).watch(self, HEAD_WITHIN)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        wheel_of(self.loop).forget(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bound the head in time, and in size even if it comes at once."""
+        if self._refused:
+            return
+
+        if self.conn.their_state is h11.IDLE and self._is_too_long(data):
+            self._refuse(431)
+            return
+
+        super().data_received(data)
+        if self.transport.get_protocol() is not self:
+            return
+
+        if self.conn.their_state is not h11.IDLE:
+            wheel_of(self.loop).forget(self)
+        elif self.slot < 0 and self.conn.trailing_data[0]:
+            wheel_of(self.loop).watch(self, HEAD_WITHIN)
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Hand over, and the frames that came with the head too; offers but WebSocket go."""
+        wheel_of(self.loop).forget(self)
+        others = [(key, value) for key, value in self.headers if key not in _OFFERS]
+        self.headers = [*others, (b"upgrade", b"websocket"), (b"connection", b"Upgrade")]
+        super().handle_websocket_upgrade(event)
+        trailing = self.conn.trailing_data[0]
+        if trailing:
+            cast(Any, self.transport.get_protocol()).data_received(trailing)
+
+    def due(self) -> float | None:
+        """Refuse a request whose head has not come in time."""
+        if self._refused or self.transport.is_closing():
+            self.transport.abort()
+            return None
+
+        self._refuse(408)
+        return FLUSH_WITHIN
+
+    def _should_upgrade(self) -> bool:
+        version = self.scope["http_version"].encode()
+        return self._should_upgrade_to_ws() and asks_for_websocket(version, self.headers)
+
+    def _is_too_long(self, data: bytes) -> bool:
+        """Say whether a head goes on after the bytes that it may have."""
+        held = len(self.conn.trailing_data[0])
+        return held + len(data) > HEAD_BYTES and b"\r\n\r\n" not in data[: HEAD_BYTES - held]
+
+    def _refuse(self, status: int) -> None:
+        self._refused = True
+        self.transport.write(denial_head(status, [(b"content-length", b"0")]))
+        self.transport.close()

@@ -1,0 +1,297 @@
+"""The lean WebSocket protocol of uvicorn: `ws=` of the server.
+
+An idle connection owns no task, no timer and no buffer. It reads frames, answers pings, ends what
+breaks the rules, and gives messages to its sink: the ASGI application until the route has admitted
+the connection, its actor from then on. Writes go to the transport as prepared bytes, which it
+sends at once or else says `pause_writing`, for its high-water mark is zero.
+
+picows has as small a protocol, but its read buffer grows without bound, it has no deflate, and its
+listener objects cost more memory than the class below.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio.transports import BaseTransport
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from actors.wire import pack_frame
+from server.asgi import ACCEPT_WITHIN, LOST, AsgiSession, Shared, Sink
+from server.frames import (
+    CLOSE,
+    PING,
+    PONG,
+    FrameReader,
+    Violation,
+    close_frame,
+    read_close,
+)
+from server.wheel import TICK
+
+CLOSE_WITHIN = 5.0
+"""Seconds a peer has to answer a close frame, or to take what is left for it."""
+ABORT_AFTER = 2.0
+"""Seconds between giving a peer up and cutting its connection."""
+UNREAD = 1024 * 1024
+"""Bytes of a peer that are read and dropped after its end, so that our close frame arrives."""
+PINGS = 50
+"""Pings of a peer in a second, or in all while it does not read; each costs a pong."""
+RESTART = 1012
+
+
+_shared: WeakKeyDictionary[ServerState, Shared] = WeakKeyDictionary()
+
+
+class LeanWebSocket(asyncio.Protocol):
+    """One WebSocket connection, from the head of its request to its end."""
+
+    __slots__ = (
+        "__weakref__",
+        "_asked",
+        "_closing",
+        "_dropped",
+        "_heard",
+        "_held",
+        "_paused",
+        "_peer_code",
+        "_pings",
+        "_pings_since",
+        "_reader",
+        "_shared",
+        "_sink",
+        "slot",
+        "transport",
+    )
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """Make the protocol of a request to upgrade, as uvicorn does."""
+        shared = _shared.get(server_state)
+        if shared is None:
+            loop = _loop or asyncio.get_running_loop()
+            shared = _shared[server_state] = Shared(config, server_state, loop)
+
+        self._shared = shared
+        self.slot = -1
+        self._reader: FrameReader | None = None
+        """Absent until the connection is accepted."""
+        self._held = self._paused = self._closing = False
+        self._asked = 0
+        """Tick in which a ping was sent that has to be answered, or 0."""
+        self._heard = shared.wheel.now
+        """Tick in which the newest bytes came."""
+        self._peer_code = 0
+        self._pings = self._dropped = 0
+        self._pings_since = 0.0
+        self._sink: Sink = AsgiSession(self, shared, app_state)
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Begin to wait for the head."""
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=0)
+        self._shared.state.connections.add(self)  # type: ignore[arg-type]
+        self._shared.wheel.watch(self, ACCEPT_WITHIN)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came; one read too many is kept while the sink takes no more."""
+        self._heard = self._shared.wheel.now
+        if self._reader is None:
+            cast(AsgiSession, self._sink).receive_head(data)
+            return
+
+        if self._peer_code:
+            self._drop(len(data))
+            return
+
+        self._reader.feed(data)
+        if not self._held:
+            self._pump()
+        elif not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def eof_received(self) -> None:
+        """Bound the flush that the transport begins: half a connection is none."""
+        self._shared.wheel.watch(self, CLOSE_WITHIN + ABORT_AFTER)
+
+    def pause_writing(self) -> None:
+        """Say that the kernel takes no more."""
+        self._sink.writable = False
+
+    def resume_writing(self) -> None:
+        """Write what has waited."""
+        if not self._over:
+            self._sink.writable = True
+            self._sink.resume()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Leave the server's books, and tell the sink."""
+        self._shared.wheel.forget(self)
+        self._shared.state.connections.discard(self)
+        self._sink.writable = False
+        self._sink.lost(self._peer_code or LOST)
+
+    def shutdown(self) -> None:
+        """Close because the server stops; uvicorn calls it for each connection that is left."""
+        if self._reader is None:
+            self.transport.close()
+        else:
+            self.close(RESTART, "restart", ABORT_AFTER)
+
+    def accept(self, deflates: bool, early: bytes) -> None:
+        """Begin with frames, `early` ones first, holding the first message until `proceed`."""
+        shared = self._shared
+        self._reader, self._held = FrameReader(shared.limit, deflates), True
+        if early:
+            self._paused = True
+            self.transport.pause_reading()
+            self._reader.feed(early)
+
+        if shared.interval:
+            shared.wheel.watch(self, shared.interval)
+        else:
+            shared.wheel.forget(self)
+
+    def adopt(self, sink: Sink) -> None:
+        """Give the connection to another sink, which gets messages once it says `proceed`."""
+        sink.writable = self._sink.writable and not self._over
+        self._sink = sink
+        self._held = True
+
+    def hold(self) -> None:
+        """Give no more messages until `proceed`."""
+        self._held = True
+
+    def proceed(self) -> None:
+        """Give messages again, those first that came meanwhile."""
+        self._held = False
+        self._pump()
+        if self._paused and not self._held:
+            self._paused, self._heard = False, self._shared.wheel.now
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def close(self, code: int, reason: str, within: float = CLOSE_WITHIN) -> None:
+        """Send a close frame, and cut the connection if the peer does not answer. Idempotent."""
+        if self._over:
+            return
+
+        self._closing, self._sink.writable = True, False
+        self.transport.write(close_frame(code, reason))
+        self._shared.wheel.watch(self, within)
+        if self._peer_code:
+            self._say_no_more()
+
+        self.proceed()
+
+    def abort(self) -> None:
+        """Cut the connection. Idempotent."""
+        self.transport.abort()
+
+    def wait(self, seconds: float) -> None:
+        """Ask the sink when this time has passed, instead of keeping the connection alive."""
+        self._shared.wheel.watch(self, seconds)
+
+    def due(self) -> float | None:
+        """Ping a silent peer, and cut one that answers nothing or does not come to its end."""
+        if self._reader is None:
+            return self._sink.due()
+
+        if self._over or self._peer_code:
+            self.transport.abort()
+            return self._sink.due()
+
+        shared = self._shared
+        silent = (shared.wheel.now - self._heard) * TICK
+        if self._asked > self._heard and not self._paused:
+            self.close(1011, "keepalive ping timeout", ABORT_AFTER)
+            return ABORT_AFTER
+
+        if silent < shared.interval and not self._paused:
+            self._asked = 0
+            return shared.interval - silent
+
+        # Its pong is not asked for while we do not read, but a broken connection shows.
+        self._asked = 0 if self._paused else shared.wheel.now
+        if self.transport.get_write_buffer_size() == 0:
+            self.transport.write(pack_frame(PING, b""))
+
+        return shared.timeout if self._asked else shared.interval
+
+    @property
+    def _over(self) -> bool:
+        """Whether a close frame has been sent, or the connection is going down without one."""
+        return self._closing or self.transport.is_closing()
+
+    def _pump(self) -> None:
+        """Act on what is whole, until the sink holds or nothing is."""
+        reader = self._reader
+        assert reader is not None
+        try:
+            while not self._held and not self._peer_code and (found := reader.next()) is not None:
+                opcode, payload = found
+                if opcode < CLOSE:
+                    if not self._closing:
+                        self._sink.message(payload)
+                elif opcode != PONG:
+                    self._control(opcode, cast(bytes, payload))
+        except Violation as violation:
+            self._break(violation)
+
+    def _break(self, violation: Violation) -> None:
+        """End with the code of the violation; a peer that broke its goodbye gets none."""
+        self._peer_code = LOST
+        if self._over:
+            self.transport.close()
+        else:
+            self._shared.wheel.watch(self, CLOSE_WITHIN + ABORT_AFTER)
+            self._sink.violated(violation)
+
+    def _drop(self, size: int) -> None:
+        """Drop what comes after the end of the peer, within reason."""
+        self._dropped += size
+        if self._dropped > UNREAD:
+            self.transport.abort()
+
+    def _say_no_more(self) -> None:
+        """Half-close; what the peer still sends is read and dropped, or it would lose our words."""
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def _control(self, opcode: int, payload: bytes) -> None:
+        if opcode == PING:
+            if not self._over:
+                self._count_ping()
+                self.transport.write(pack_frame(PONG, payload))
+
+            return
+
+        self._peer_code = read_close(payload)
+        if not self._over:
+            self._closing, self._sink.writable = True, False
+            self.transport.write(pack_frame(CLOSE, payload[:2]))
+
+        self._sink.lost(self._peer_code)
+        self._shared.wheel.watch(self, CLOSE_WITHIN)
+        self.transport.close()
+
+    def _count_ping(self) -> None:
+        """Count a ping; time clears nothing while the pongs are not read. Raises Violation."""
+        now = self._shared.loop.time()
+        if now - self._pings_since >= 1 and self.transport.get_write_buffer_size() == 0:
+            self._pings, self._pings_since = 0, now
+
+        self._pings += 1
+        if self._pings > PINGS:
+            raise Violation(1008, "too many pings")
