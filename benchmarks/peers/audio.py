@@ -7,7 +7,7 @@ import re
 import time
 
 from benchmarks.peers.process import measured
-from benchmarks.peers.sockets import Marks, Member, open_members
+from benchmarks.peers.sockets import Marks, Member
 from benchmarks.peers.stage import Stage
 from server.load.frames import BINARY, pack
 from server.load.sockets import hang_up
@@ -26,9 +26,9 @@ _MESSAGE = pack(BINARY, FRAME)
 async def audio(stage: Stage) -> None:
     """Measure what a frame costs, less what the connections cost while they are silent."""
     subject, plan = stage.running.subject, stage.plan
-    tally, numbers = Marks(subject.pings), iter(range(plan.speakers))
-    speakers = await open_members(
-        stage.port, lambda: Member(subject.speaker(next(numbers)), tally), plan.speakers
+    tally = Marks(subject.pings)
+    speakers = await stage.open(
+        lambda number: Member(subject.speaker(number), tally), plan.speakers
     )
     await _talk(speakers, plan.audio / 4)
     with measured(stage.running) as silence:
@@ -37,9 +37,9 @@ async def audio(stage: Stage) -> None:
     with measured(stage.running) as usage:
         frames = await _talk(speakers, plan.audio)
 
-    resting = silence.cpu / silence.wall
+    resting = silence.used.server / silence.used.wall
     values = {
-        "cost": (usage.cpu - resting * usage.wall) / frames * 1e6,
+        "cost": (usage.used.server - resting * usage.used.wall) / frames * 1e6,
         "resting": 100 * resting,
     }
     stage.note("audio", values | usage.shares(), await _stop(stage, speakers))
@@ -66,7 +66,7 @@ async def _stop(stage: Stage, speakers: list[Member]) -> list[str]:
     for speaker in speakers:
         speaker.transport.write(stage.running.subject.stop)
         try:
-            missing += sent - int((await speaker.hear(ENDED, ENDS_WITHIN))[1])
+            missing += sent - int((await speaker.told(ENDED, ENDS_WITHIN))[1])
         except TimeoutError:
             return ["a speaker's audio did not end"]
 

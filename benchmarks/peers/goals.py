@@ -7,7 +7,7 @@ import statistics
 import msgspec
 
 from benchmarks.peers.runs import Everything, Verdict
-from benchmarks.report import places
+from server.load.report import number
 
 
 class Goal(msgspec.Struct, frozen=True):
@@ -80,8 +80,3 @@ def spread(values: list[float]) -> str:
         return median
 
     return f"{median} [{number(min(values))}-{number(max(values))}]"
-
-
-def number(value: float) -> str:
-    """Return a number with as many digits as are worth reading."""
-    return f"{value:,.{places(value)}f}"

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from socket import create_connection
 from tempfile import TemporaryDirectory
 
 import psutil
 
 from benchmarks.machine import CORES, LOAD_CORE, SERVER_CORE, pin
+from benchmarks.peers.servers import FILES
 from benchmarks.peers.subject import Subject
-from server.load.sockets import HOST, Broken
+from server.load import usage
+from server.load.sockets import Broken
+from server.load.target import Target, allow_files
 from tests.processes import ends_within, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -25,67 +26,52 @@ READY_WITHIN = 30.0
 SETTLE = 0.3
 """Seconds after the port answers until anything is measured."""
 END_WITHIN = 5.0
-TICK = os.sysconf("SC_CLK_TCK")
-PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Running:
     """A subject that listens."""
 
-    def __init__(self, subject: Subject, port: int, pid: int) -> None:
-        self.subject, self.port, self.pid = subject, port, pid
-
-    def cpu(self) -> float:
-        """Return the CPU seconds of all threads so far."""
-        files = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
-        return sum(int(each.read_text().split()[0]) for each in files) / 1e9
-
-    def resident(self) -> int:
-        """Return the resident memory in bytes."""
-        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE
+    def __init__(self, subject: Subject, target: Target, pid: int) -> None:
+        self.subject, self.target = subject, target
+        self.process = usage.Process(pid)
 
 
-class Usage:
+class Stretch:
     """What a stretch of a run used."""
 
-    cpu = 0.0
-    """CPU seconds of the subject."""
-    load = 0.0
-    """CPU seconds of this process."""
-    wall = 0.0
-    """Seconds that passed."""
-    others = 0.0
-    """Seconds that somebody else used the two cores."""
+    def __init__(self, used: usage.Usage) -> None:
+        self.used = used
+        """What the subject and this process used."""
+        self.others = 0.0
+        """Seconds that somebody else used the two cores."""
 
     def shares(self) -> dict[str, float]:
         """Return how busy the subject, the load and all others were, in per cent of a core."""
         return {
-            "server": 100 * self.cpu / self.wall,
-            "load": 100 * self.load / self.wall,
-            "others": 100 * self.others / self.wall,
+            "server": self.used.server_share,
+            "load": self.used.load_share,
+            "others": 100 * self.others / self.used.wall,
         }
 
 
 @contextmanager
-def measured(running: Running) -> Iterator[Usage]:
+def measured(running: Running) -> Iterator[Stretch]:
     """Measure a block; the result is complete at its end. Garbage waits for the end too."""
-    usage, began = Usage(), time.monotonic()
-    cpu, own, busy = running.cpu(), time.process_time(), _busy()
+    busy = _busy()
     gc.disable()
     try:
-        yield usage
+        with usage.measured(running.process) as used:
+            yield (stretch := Stretch(used))
     finally:
         gc.enable()
 
-    usage.cpu, usage.load = running.cpu() - cpu, time.process_time() - own
-    usage.wall = time.monotonic() - began
-    usage.others = max(0.0, _busy() - busy - usage.cpu - usage.load)
+    stretch.others = max(0.0, _busy() - busy - used.server - used.load)
 
 
 @contextmanager
 def started(subject: Subject) -> Iterator[Running]:
     """Run a subject for the length of a block. Raises Broken if it does not come up."""
-    _raise_file_limit()
+    allow_files(FILES)
     port = free_port()
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -103,25 +89,25 @@ def started(subject: Subject) -> Iterator[Running]:
 
             try:
                 pin(LOAD_CORE)
-                _wait_until_ready(process, port, log)
-                yield Running(subject, port, _worker(process.pid, subject.forks))
+                target = _when_ready(process, port, log)
+                yield Running(subject, target, _worker(process.pid, subject.forks))
             finally:
                 _end(process)
         finally:
             os.sched_setaffinity(0, CORES)
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _when_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> Target:
     deadline = time.monotonic() + READY_WITHIN
     while True:
         try:
-            create_connection((HOST, port), 1).close()
+            target = Target(port)
         except OSError:
             if time.monotonic() > deadline or ends_within(process, 0.05):
                 raise Broken(f"it did not come up: {log.read_text()[-500:]}") from None
         else:
             time.sleep(SETTLE)
-            return
+            return target
 
 
 def _worker(pid: int, forks: bool) -> int:
@@ -147,9 +133,4 @@ def _busy() -> float:
     names = {f"cpu{core}" for core in (SERVER_CORE, LOAD_CORE)}
     lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
     ticks = [list(map(int, line[1:9])) for line in lines if line[0] in names]
-    return sum(sum(each) - each[3] - each[4] for each in ticks) / TICK
-
-
-def _raise_file_limit() -> None:
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return sum(sum(each) - each[3] - each[4] for each in ticks) / usage.TICKS

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 from actors.limits import Egress
 from benchmarks.peers.marker import ENGINE_IO, WEBSOCKET
 from benchmarks.peers.servers import FILES, SocketIo
-from benchmarks.peers.sockets import UPGRADED, Script, upgrade
+from benchmarks.peers.sockets import Script
 from benchmarks.peers.subject import HERE, INSTALL, ROOT, Subject, own_versions, said
 from server import __version__
 from server.load.frames import TEXT, pack
@@ -24,17 +23,11 @@ VERSIONS = "import sys; from importlib.metadata import version as v; " + (
 ROOM = "peers"
 
 
-@cache
-def has_protocols() -> bool:
-    """Tell whether this version of Roomcast has more than one WebSocket class."""
-    return "--protocol" in said(sys.executable, "-m", "server.cli", "serve", "--help")
-
-
 class Stock(Subject):
     """Roomcast behind the stock protocol class of uvicorn."""
 
     name, label = "stock", "Roomcast (stock)"
-    about = "`roomcast serve --dev`, with the protocol class of uvicorn"
+    about = "`roomcast serve --dev --protocol stock`"
     idle_steps: int | None = 1
     mailbox = Egress().bytes
     environ = {  # noqa: RUF012  never changed
@@ -42,14 +35,8 @@ class Stock(Subject):
         "ROOMCAST_LIMITS__CONNECTIONS": str(FILES),
         "ROOMCAST_DRAIN__WINDOW": "0",
     }
-    listen = (
-        (upgrade(f"/v1/rooms/{ROOM}/listen"), UPGRADED),
-        (b"", re.compile(rb'"type":"joined".*?\}')),
-    )
-    publisher = (
-        (upgrade("/v1/connect"), UPGRADED),
-        (b"", re.compile(rb'"type":"hello".*?\}')),
-    )
+    listen = Script(f"/v1/rooms/{ROOM}/listen", (b"", re.compile(rb'"type":"joined".*?\}')))
+    publisher = Script("/v1/connect", (b"", re.compile(rb'"type":"hello".*?\}')))
 
     def version(self) -> str:
         """Name Roomcast and what it stands on."""
@@ -58,9 +45,8 @@ class Stock(Subject):
 
     def command(self, port: int, folder: Path) -> Sequence[str]:
         """Return the command line."""
-        choice = ["--protocol", self.name] if has_protocols() else []
-        command = [sys.executable, "-m", "server.cli", "serve", "--dev", "--port", str(port)]
-        return command + choice
+        options = ["--dev", "--port", str(port), "--protocol", self.name]
+        return [sys.executable, "-m", "server.cli", "serve", *options]
 
     def publication(self, payload: bytes) -> bytes:
         """Make a command."""
@@ -70,7 +56,7 @@ class Stock(Subject):
         """Speak into a room of its own, to the engine that only counts."""
         path = f"/v1/rooms/{ROOM}-{number}/speak?engine=echo"
         ready = re.compile(rb'"state":"ready".*?\}')
-        return ((upgrade(path), UPGRADED), (b"", ready))
+        return Script(path, (b"", ready))
 
 
 class Lean(Stock):
@@ -79,10 +65,6 @@ class Lean(Stock):
     name, label = "lean", "Roomcast (lean)"
     about = "`roomcast serve --dev --protocol lean`"
     idle_steps = None
-
-    def missing(self) -> str:
-        """Say whether this version has the protocol class."""
-        return "" if has_protocols() else "this version of Roomcast has no `--protocol`"
 
 
 class PlainFastApi(Subject):
@@ -111,7 +93,7 @@ class PlainFastApi(Subject):
 
     def speaker(self, number: int) -> Script:
         """Speak into a handler that hands the audio to a stream."""
-        return ((upgrade("/speak"), UPGRADED),)
+        return Script("/speak")
 
 
 class PythonSocketIo(PlainFastApi):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from benchmarks.peers.catalogue import OURS, Workload, catalogue
 from benchmarks.peers.goals import judge, ratios, series, spread
 from benchmarks.peers.runs import Everything, Facts, Machine, Plan, Section, Verdict
-from benchmarks.report import LOADED
+from server.load.report import LOADED
 
 IDLE = 95.0
 """Per cent of its core below which a server could have done more."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.peers.marker import ENGINE_IO, NATS, WEBSOCKET
-from benchmarks.peers.sockets import UPGRADED, upgrade
+from benchmarks.peers.sockets import Script
 from benchmarks.peers.subject import (
     HERE,
     INSTALL,
@@ -102,15 +102,20 @@ class Mosquitto(Subject):
     name, label = "mosquitto", "mosquitto"
     about = "MQTT over WebSocket, QoS 0"
     pings = ()
-    listen = (
-        (upgrade("/mqtt", "mqtt"), UPGRADED),
+    publisher = Script(
+        "/mqtt",
         (
             pack(BINARY, b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00"),
             re.compile(rb"\x20\x02\0\0"),
         ),
-        (pack(BINARY, b"\x82\x09\x00\x01\x00\x04room\x00"), re.compile(rb"\x90\x03\x00\x01\x00")),
+        subprotocol="mqtt",
     )
-    publisher = listen[:2]
+    listen = Script(
+        "/mqtt",
+        *publisher.steps,
+        (pack(BINARY, b"\x82\x09\x00\x01\x00\x04room\x00"), re.compile(rb"\x90\x03\x00\x01\x00")),
+        subprotocol="mqtt",
+    )
 
     def missing(self) -> str:
         """Say whether the broker is there."""
@@ -147,14 +152,18 @@ class Nats(Subject):
     name, label = "nats", "nats-server"
     about = "the NATS protocol over WebSocket, no TLS"
     pings = (NATS, WEBSOCKET)
-    publisher = (
-        (upgrade("/"), UPGRADED),
+    publisher = Script(
+        "/",
         (
             pack(BINARY, b'CONNECT {"verbose":false,"pedantic":false,"echo":false}\r\nPING\r\n'),
             re.compile(rb"PONG\r\n"),
         ),
     )
-    listen = (*publisher, (pack(BINARY, b"SUB room 1\r\nPING\r\n"), re.compile(rb"PONG\r\n")))
+    listen = Script(
+        "/",
+        *publisher.steps,
+        (pack(BINARY, b"SUB room 1\r\nPING\r\n"), re.compile(rb"PONG\r\n")),
+    )
 
     def missing(self) -> str:
         """Say whether the broker is there."""
@@ -209,15 +218,12 @@ class SocketIo(Ws):
     script = "fanout_socketio.mjs"
     package = "socket.io"
     pings = (ENGINE_IO, WEBSOCKET)
-    listen = (
-        (upgrade("/socket.io/?EIO=4&transport=websocket&role=listen"), UPGRADED),
+    listen = Script(
+        "/socket.io/?EIO=4&transport=websocket&role=listen",
         (b"", re.compile(rb"0\{[^}]*\}")),
         (pack(TEXT, b"40"), re.compile(rb"40\{[^}]*\}")),
     )
-    publisher = (
-        (upgrade("/socket.io/?EIO=4&transport=websocket&role=publish"), UPGRADED),
-        *listen[1:],
-    )
+    publisher = Script("/socket.io/?EIO=4&transport=websocket&role=publish", *listen.steps)
 
     def publication(self, payload: bytes) -> bytes:
         """Make an event."""

@@ -6,135 +6,111 @@ import asyncio
 import re
 import socket
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar, cast
+from collections.abc import Callable, Sequence
 
 from benchmarks.peers.marker import Pings, payload, scan
 from server.load.frames import Chunk, pack
-from server.load.sockets import REQUEST, Listener, Tally, open_one
+from server.load.rooms import Listener, Room
+from server.load.sockets import close_all
 
-Script = tuple[tuple[bytes, "re.Pattern[bytes]"], ...]
-"""What is sent, and what must come before the next is sent or the client counts as open."""
-
-UPGRADED = re.compile(rb"\AHTTP/1\.1 101 .*?\r\n\r\n", re.DOTALL)
+ANYTHING = re.compile(b"")
 REMEMBERED = 4096
 """Bytes without a mark that a client remembers."""
 IDLER_BUFFER = 65_536
 """Bytes that the kernel is to hold for a client that does not read; it takes twice as many."""
 AT_ONCE = 50
-"""Connections opened, or closed, at a time."""
-
-AnyMember = TypeVar("AnyMember", bound="Member")
-
-
-def upgrade(path: str, subprotocol: str = "") -> bytes:
-    """Make the request that becomes a WebSocket."""
-    request = REQUEST.format(path=path)
-    if subprotocol:
-        request = f"{request[:-2]}Sec-WebSocket-Protocol: {subprotocol}\r\n\r\n"
-
-    return request.encode()
+"""Connections closed at a time."""
+READY = "ready"
+"""The event that a script has come to its end."""
 
 
-class Marks(Tally):
+class Script:
+    """How a client gets to where it wants to be."""
+
+    def __init__(
+        self, path: str, *steps: tuple[bytes, re.Pattern[bytes]], subprotocol: str = ""
+    ) -> None:
+        self.path, self.subprotocol = path, subprotocol
+        self.steps = steps
+        """What is sent once it is a WebSocket, and what must come before the next is sent."""
+
+
+class Marks(Room):
     """What the listeners of one room got together, found by its marks."""
 
     def __init__(self, pings: tuple[Pings, ...]) -> None:
-        super().__init__()
+        super().__init__("")
         self._pings = pings
 
     def read(self, data: bytes) -> Chunk:
         """Scan a chunk, unless the listener before got the very same."""
-        if data != self._last.data:
-            self._last = scan(data, self._pings)
+        if data != self._chunk.data:
+            self._chunk = scan(data, self._pings)
 
-        return self._last
+        return self._chunk
 
 
 class Member(Listener):
     """A client of a subject."""
 
-    def __init__(self, script: Script, tally: Tally) -> None:
-        super().__init__("", tally)
-        self.leaving = False
-        """Whether it is we who end the connection."""
-        self._script = iter(script)
-        self._expected: re.Pattern[bytes] | None = None
+    def __init__(self, script: Script, room: Room) -> None:
+        super().__init__(room)
+        self.path = script.path
+        if script.subprotocol:
+            self.head = f"Sec-WebSocket-Protocol: {script.subprotocol}\r\n"
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin the script."""
-        self.transport = cast(asyncio.Transport, transport)
-        self._go_on()
+        self._said = b""
+        self._steps = iter(script.steps)
+        self._expected: re.Pattern[bytes] | None = ANYTHING
 
-    def data_received(self, data: bytes) -> None:
-        """Follow the script, then take what is whole and keep the beginning of the next mark."""
-        self.came_at = time.monotonic_ns()
-        if self._rest:
-            data = self._rest + data
+    def read(self, data: bytes) -> Chunk:
+        """Follow the script to its end, then look for marks."""
+        chunk = Chunk(data)
+        while self._expected is not None:
+            found = self._expected.search(data, chunk.size)
+            if found is None:
+                return chunk
 
-        if self._expected is not None:
-            data = self._follow(data)
-            if self._expected is not None:
-                self._rest = data
-                return
+            chunk.size = found.end()
+            self._go_on()
 
-        chunk = self.read(data)
-        self._rest = data[chunk.size :]
-        self.take(chunk)
+        return self.room.read(data)
 
     def take(self, chunk: Chunk) -> None:
         """Check and count the payloads, and answer pings."""
         if chunk.offsets:
+            before = self.ledger.following
             self.ledger.note(chunk)
-            self._tally.count(chunk, self.came_at)
+            self.room.count(chunk, before, self)
         else:
-            before = self.latest.get("said", {"all": b""})["all"]
-            self._note("said", {"all": (before + chunk.data)[-REMEMBERED:]})
+            self._said = (self._said + chunk.data[: chunk.size])[-REMEMBERED:]
 
         for opcode, answer in chunk.others:
             self.transport.write(pack(opcode, answer))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Count an end that was not asked for."""
-        self.trouble += not self.leaving
+        """Note an end that we asked for; close frames are not looked for."""
+        if self.leaving and exc is None:
+            self.ending = "closed"
+
         super().connection_lost(exc)
 
-    async def close(self) -> None:
-        """Close as the protocol has it, and wait for the end. Raises TimeoutError."""
-        self.leaving = True
-        await super().close()
-
-    async def hear(self, pattern: re.Pattern[bytes], within: float) -> re.Match[bytes]:
+    async def told(self, pattern: re.Pattern[bytes], within: float) -> re.Match[bytes]:
         """Wait until the server has said something. Raises TimeoutError or Broken."""
         async with asyncio.timeout(within):
-            heard = await self.event("said", lambda said: bool(pattern.search(said["all"])))
+            await self.until(lambda: pattern.search(self._said) is not None)
 
-        found = pattern.search(heard["all"])
+        found = pattern.search(self._said)
         assert found is not None
         return found
 
-    def _follow(self, data: bytes) -> bytes:
-        while self._expected is not None:
-            found = self._expected.search(data)
-            if found is None:
-                if data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 101"):
-                    self._answer(data)
-                    self.transport.abort()
-
-                return data
-
-            data = data[found.end() :]
-            self._go_on()
-
-        return data
-
     def _go_on(self) -> None:
-        sent, self._expected = next(self._script, (b"", None))
+        sent, self._expected = next(self._steps, (b"", None))
         if sent:
             self.transport.write(sent)
 
-        if self._expected is None and not self.opened.done():
-            self.opened.set_result(None)
+        if self._expected is None:
+            self.hear(READY, {})
 
 
 class Idler(Member):
@@ -155,33 +131,12 @@ class Publisher(Member):
         self.published = 0
 
     def publish(self, size: int, wrap: Callable[[bytes], bytes]) -> None:
-        """Publish the next number and the present time."""
+        """Publish the next number and the present time. Raises Broken."""
         self.published += 1
-        self.transport.write(wrap(payload(self.published, time.monotonic_ns(), size)))
+        self.write(wrap(payload(self.published, time.monotonic_ns(), size)))
 
 
-async def open_members(port: int, make: Callable[[], AnyMember], count: int) -> list[AnyMember]:
-    """Open clients, some at a time. Raises a group of Broken, OSError or TimeoutError."""
-    members: list[AnyMember] = []
-
-    async def open_next() -> None:
-        members.append(await open_one(port, make))
-
-    await _repeat(count, open_next)
-    return members
-
-
-async def close_members(members: list[Member]) -> None:
-    """Close clients as the protocol has it, some at a time. Raises a group of TimeoutError."""
-    left = iter(members)
-    await _repeat(len(members), lambda: next(left).close())
-
-
-async def _repeat(count: int, work: Callable[[], Awaitable[None]]) -> None:
-    async def some(times: int) -> None:
-        for _ in range(times):
-            await work()
-
-    async with asyncio.TaskGroup() as tasks:
-        for place in range(min(AT_ONCE, count)):
-            tasks.create_task(some(len(range(place, count, AT_ONCE))))
+async def close_members(members: Sequence[Member]) -> int:
+    """Close clients as the protocol has it, some at a time; return how many the server did not."""
+    parts = [members[start : start + AT_ONCE] for start in range(0, len(members), AT_ONCE)]
+    return sum([await close_all(part) for part in parts])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from benchmarks.peers.process import Running
 from benchmarks.peers.runs import Plan, Values
-from benchmarks.peers.sockets import Marks, Member, Publisher, open_members
-from server.load.sockets import hang_up, open_one
+from benchmarks.peers.sockets import READY, Marks, Member, Publisher
+from server.load.delays import Delays
+from server.load.sockets import AnySocket, hang_up
 
 STRAGGLERS = 5.0
 """Seconds that payloads may still take when no more are sent."""
@@ -28,10 +30,9 @@ class Stage:
     def __init__(self, running: Running, plan: Plan, wanted: set[str], notes: Notes) -> None:
         self.running, self.plan, self.wanted, self.notes = running, plan, wanted, notes
 
-    @property
-    def port(self) -> int:
-        """Where the subject listens."""
-        return self.running.port
+    async def open(self, make: Callable[[int], AnySocket], count: int) -> list[AnySocket]:
+        """Open clients to the end of their scripts. Raises Broken, OSError or TimeoutError."""
+        return await self.running.target.open_many(make, count, READY)
 
     def note(self, workload: str, values: Values, problems: list[str]) -> None:
         """Add what was found."""
@@ -49,17 +50,16 @@ class Room:
 
     async def fill(self, count: int) -> None:
         """Have so many listeners; they all hear of a first payload before this returns."""
-        subject, before = self.stage.running.subject, len(self.tally.listeners)
-        await open_members(
-            self.stage.port, lambda: Member(subject.listen, self.tally), count - before
-        )
-        for each in self.tally.listeners[before:]:
+        script, tally = self.stage.running.subject.listen, self.tally
+        wanted = count - len(tally.listeners)
+        for each in await self.stage.open(lambda _: Member(script, tally), wanted):
             each.ledger.following = self.publisher.published + 1
+            tally.listeners.append(each)
 
         await asyncio.sleep(SUBSCRIBED)
         self.publish()
         await self.settle()
-        self.tally.delays.clear()
+        self.tally.delays = Delays()
 
     def publish(self, size: int = 0) -> None:
         """Publish one payload."""
@@ -98,10 +98,11 @@ class Room:
 
     def problems(self) -> list[str]:
         """Say what is wrong with what the listeners got, and with the publisher's connection."""
-        found = self.tally.problems(self.publisher.published)
-        cut = ["the publisher was cut off"] if self.publisher.trouble else []
-        late = f"lost, or not there within {STRAGGLERS:g} s"
-        return [text.replace("lost", late) for text in found] + cut
+        self.tally.published = self.publisher.published
+        late = {"lost": f"lost, or not there within {STRAGGLERS:g} s"}
+        found = self.tally.audit().items()
+        cut = ["the publisher was cut off"] if self.publisher.troubles else []
+        return [f"{count} {late.get(what, what)}" for what, count in found if count] + cut
 
     def leave(self) -> None:
         """Cut all connections."""
@@ -109,9 +110,9 @@ class Room:
 
 
 async def open_room(stage: Stage, count: int) -> Room:
-    """Open a publisher and listeners. Raises Broken, OSError, TimeoutError or a group of them."""
+    """Open a publisher and listeners. Raises Broken, OSError or TimeoutError."""
     subject = stage.running.subject
-    publisher = await open_one(stage.port, lambda: Publisher(subject.publisher, subject.pings))
-    room = Room(stage, publisher)
+    opened = await stage.open(lambda _: Publisher(subject.publisher, subject.pings), 1)
+    room = Room(stage, opened[0])
     await room.fill(count)
     return room

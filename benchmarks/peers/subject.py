@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.peers.marker import WEBSOCKET, Pings
-from benchmarks.peers.sockets import UPGRADED, Script, upgrade
+from benchmarks.peers.sockets import Script
 from server.load.frames import TEXT, pack
 
 HERE = Path(__file__).parent
@@ -35,9 +35,9 @@ class Subject:
     """Bytes that may wait for one listener, where the server has such a bound."""
     pings: tuple[Pings, ...] = (WEBSOCKET,)
     environ: Mapping[str, str] = {}
-    listen: Script = ((upgrade("/listen"), UPGRADED),)
+    listen = Script("/listen")
     """How a listener gets into the room."""
-    publisher: Script = ((upgrade("/publish"), UPGRADED),)
+    publisher = Script("/publish")
     """How a publisher gets ready."""
 
     def missing(self) -> str:

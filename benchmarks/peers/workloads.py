@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 
-from benchmarks.peers.process import Running, Usage, measured
+from benchmarks.peers.process import Running, Stretch, measured
 from benchmarks.peers.runs import Values
-from benchmarks.peers.sockets import Idler, Marks, Member, close_members, open_members
+from benchmarks.peers.sockets import Idler, Marks, Member, close_members
 from benchmarks.peers.stage import Room, Stage, open_room
-from benchmarks.report import percentile
+from server.load.delays import Delays
 from server.load.sockets import hang_up
 
 REST = 1.0
@@ -28,7 +28,7 @@ async def fan_out(stage: Stage) -> None:
     room = await open_room(stage, stage.plan.listeners)
     for name, measure in (("last", _last), ("paced", _paced), ("saturated", _saturated)):
         if name in stage.wanted:
-            room.tally.delays = []
+            room.tally.delays = Delays()
             stage.note(name, await measure(room), room.problems())
 
     room.leave()
@@ -36,7 +36,7 @@ async def fan_out(stage: Stage) -> None:
 
 async def _last(room: Room) -> Values:
     plan = room.stage.plan
-    taken: list[int] = []
+    taken = Delays()
     deadline = time.monotonic() + plan.last_within
     with measured(room.stage.running) as usage:
         while len(taken) < plan.publishes and time.monotonic() < deadline:
@@ -80,33 +80,36 @@ async def _flood(room: Room, rate: float) -> Values:
         done = room.tally.received - before
 
     await room.settle()
-    return {"per_cpu": done / usage.cpu, "per_second": done / usage.wall} | usage.shares()
+    return {
+        "per_cpu": done / usage.used.server,
+        "per_second": done / usage.used.wall,
+    } | usage.shares()
 
 
-async def _deliver(room: Room, rate: float, seconds: float, size: int = 0) -> tuple[float, Usage]:
+async def _deliver(room: Room, rate: float, seconds: float, size: int = 0) -> tuple[float, Stretch]:
     """Publish at a steady pace; return the CPU of each delivery in microseconds, and the usage."""
     before = room.tally.received
     with measured(room.stage.running) as usage:
         await room.pace(rate, seconds, size)
         await room.settle()
 
-    return usage.cpu / max(1, room.tally.received - before) * 1e6, usage
+    return usage.used.server / max(1, room.tally.received - before) * 1e6, usage
 
 
-def _delays(delays: list[int]) -> Values:
+def _delays(delays: Delays) -> Values:
     """Return percentiles of delays in milliseconds."""
-    return {f"p{percent}": percentile(delays, percent) / 1e6 for percent in (50, 99)}
+    return {f"p{percent}": delays.percentile(percent) / 1e6 for percent in (50, 99)}
 
 
 async def memory(stage: Stage) -> None:
     """Weigh idle listeners."""
     room, values = await open_room(stage, 1), Values()
-    base = stage.running.resident()
+    base = stage.running.process.resident()
     counts = stage.plan.idle[: stage.running.subject.idle_steps]
     for count in counts:
         await room.fill(count + 1)
         await asyncio.sleep(REST)
-        values[f"bytes_{count}"] = (stage.running.resident() - base) / count
+        values[f"bytes_{count}"] = (stage.running.process.resident() - base) / count
 
     first, last = values[f"bytes_{counts[0]}"], values[f"bytes_{counts[-1]}"]
     if len(counts) > 1 and first > 0:
@@ -121,7 +124,7 @@ async def accept(stage: Stage) -> None:
     subject, tally = stage.running.subject, Marks(stage.running.subject.pings)
 
     async def open_some(count: int) -> list[Member]:
-        return await open_members(stage.port, lambda: Member(subject.listen, tally), count)
+        return await stage.open(lambda _: Member(subject.listen, tally), count)
 
     await close_members(await open_some(WARM_ACCEPTS))
     count = stage.plan.accepts
@@ -129,28 +132,30 @@ async def accept(stage: Stage) -> None:
         members = await open_some(count)
 
     with measured(stage.running) as closing:
-        await close_members(members)
+        unclosed = await close_members(members)
 
     values = {
-        "accept": opening.cpu / count * 1e6,
-        "life": (opening.cpu + closing.cpu) / count * 1e6,
-        "per_second": count / opening.wall,
+        "accept": opening.used.server / count * 1e6,
+        "life": (opening.used.server + closing.used.server) / count * 1e6,
+        "per_second": count / opening.used.wall,
     }
-    stage.note("accept", values | opening.shares(), [])
+    problems = [f"{unclosed} did not close as asked"] if unclosed else []
+    stage.note("accept", values | opening.shares(), problems)
 
 
 async def scale(stage: Stage) -> None:
     """Deliver the same number of payloads a second to ever more listeners."""
     plan, values = stage.plan, Values()
-    room, usage = await open_room(stage, 1), Usage()
+    room, shares = await open_room(stage, 1), Values()
     for count in plan.scale:
         await room.fill(count)
         rate = plan.listeners * plan.rate / count
         values[f"cost_{count}"], usage = await _deliver(room, rate, plan.scaled)
+        shares = usage.shares()
 
     costs = [values[f"cost_{count}"] for count in plan.scale]
     values["spread"] = max(costs) / min(costs)
-    stage.note("scale", values | usage.shares(), room.problems())
+    stage.note("scale", values | shares, room.problems())
     room.leave()
 
 
@@ -168,15 +173,15 @@ async def _strain(stage: Stage, name: str, size: int, seconds: float) -> None:
     plan, running = stage.plan, stage.running
     few = round(plan.crowd * plan.stalled)
     room, theirs = await open_room(stage, plan.crowd - few), Marks(running.subject.pings)
-    idlers = await open_members(stage.port, lambda: Idler(running.subject.listen, theirs), few)
+    idlers = await stage.open(lambda _: Idler(running.subject.listen, theirs), few)
     await _deliver(room, plan.rate, WARM, size)
-    room.tally.delays = []
+    room.tally.delays = Delays()
     await _deliver(room, plan.rate, plan.calm, size)
-    calm, room.tally.delays = room.tally.delays, []
+    calm, room.tally.delays = room.tally.delays, Delays()
     for idler in idlers:
         idler.transport.pause_reading()
 
-    due, came, sizes = room.expected, room.tally.received, [running.resident()]
+    due, came, sizes = room.expected, room.tally.received, [running.process.resident()]
     watch = asyncio.create_task(_watch(running, sizes))
     try:
         _, usage = await _deliver(room, plan.rate, seconds, size)
@@ -185,8 +190,8 @@ async def _strain(stage: Stage, name: str, size: int, seconds: float) -> None:
 
     grown = max(sizes) - sizes[0]
     values = {
-        "calm": percentile(calm, 99) / 1e6,
-        "strain": percentile(room.tally.delays, 99) / 1e6,
+        "calm": calm.percentile(99) / 1e6,
+        "strain": room.tally.delays.percentile(99) / 1e6,
         "delivered": 100 * (room.tally.received - came) / (room.expected - due),
         "grown": grown / 1e6,
         "cut": float(await _count_cut(idlers)),
@@ -203,7 +208,7 @@ async def _strain(stage: Stage, name: str, size: int, seconds: float) -> None:
 async def _watch(running: Running, sizes: list[int]) -> None:
     while True:
         await asyncio.sleep(WATCH)
-        sizes.append(running.resident())
+        sizes.append(running.process.resident())
 
 
 async def _count_cut(idlers: list[Idler]) -> int:
@@ -212,4 +217,4 @@ async def _count_cut(idlers: list[Idler]) -> int:
         idler.transport.resume_reading()
 
     await asyncio.sleep(2 * REST)
-    return sum(idler.ended.done() for idler in idlers)
+    return sum(idler.lost for idler in idlers)

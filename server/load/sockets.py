@@ -44,6 +44,9 @@ def reason(error: BaseException) -> str:
 class Socket(asyncio.Protocol):
     """One WebSocket client."""
 
+    head = ""
+    """More lines of its request, each with its end."""
+
     def __init__(self, path: str) -> None:
         self.path = path
         self.opened = self.paused = self.lost = False

@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from server.load.sockets import WITHIN, AnySocket
+from server.load.sockets import WITHIN, AnySocket, Socket
 
 HOST = "127.0.0.1"
 AT_ONCE = 100
@@ -51,7 +51,7 @@ class Target:
                 local_addr=self._source(number),
             )
             try:
-                opened.transport.write(self._request(opened.path))
+                opened.transport.write(self._request(opened))
                 await opened.until(lambda: opened.opened)
             except BaseException:
                 opened.cut()
@@ -83,11 +83,12 @@ class Target:
 
         return sockets
 
-    def _request(self, path: str) -> bytes:
+    def _request(self, opened: Socket) -> bytes:
         return (
-            f"GET {self._path}{path} HTTP/1.1\r\n{self._head}\r\n"
+            f"GET {self._path}{opened.path} HTTP/1.1\r\n{self._head}\r\n"
             "Upgrade: websocket\r\nConnection: Upgrade\r\n"
-            "Sec-WebSocket-Key: cm9vbWNhc3Qgcm9vbWNhcw==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            "Sec-WebSocket-Key: cm9vbWNhc3Qgcm9vbWNhcw==\r\nSec-WebSocket-Version: 13\r\n"
+            f"{opened.head}\r\n"
         ).encode()
 
     def _source(self, number: int) -> tuple[str, int] | None:
