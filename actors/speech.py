@@ -8,7 +8,6 @@ time stamps.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -28,16 +27,12 @@ from actors.messages import (
     Speech,
     SpeechState,
     Transcript,
-    Word,
 )
 from actors.ports import Clock, Engine, Observer, Upstream
+from actors.timeline import Timeline
 
 Tell = Callable[[AnyEvent], None]
 """Sends an event to the session's own connection."""
-MARK_EVERY = 0.1
-"""Seconds of audio between two notes of when it came, from which the delay of a final is told."""
-MARKS = 512
-HOLES = 256
 
 
 class Subject(msgspec.Struct, frozen=True):
@@ -92,24 +87,22 @@ class SpeechSession:
         self._scope = anyio.CancelScope()
         self._ahead = anyio.current_time() - self.heard_at
         """Seconds from the clock's time to the event loop's, which a scope keeps."""
-        self._marks: deque[tuple[float, float]] = deque(maxlen=MARKS)
-        self._mark_at = 0
-        self._mark_bytes = round(subject.audio.bytes_per_second * MARK_EVERY)
-        self._holes: deque[tuple[int, int]] = deque(maxlen=HOLES)
-        """Byte of the engine's audio at which a hole begins, and all bytes missing up to it."""
+        self._timeline = Timeline(subject.audio.bytes_per_second)
 
     @property
     def seconds(self) -> float:
         """Seconds of audio received."""
-        return self._seconds(self.received)
+        return self._timeline.seconds(self.received)
 
     @property
     def lag(self) -> float:
         """Seconds of received audio that the engine has not worked through."""
         if self._stream is None:
-            return self._seconds(self.received)
+            return self.seconds
 
-        return max(0.0, self._seconds(self.received) - self._shift(self._stream.heard))
+        return max(
+            0.0, self._timeline.seconds(self.received) - self._timeline.shift(self._stream.heard)
+        )
 
     def silence(self, now: float) -> float:
         """Seconds without audio; 0 while some waits, for then it is not the speaker who is late."""
@@ -129,11 +122,8 @@ class SpeechSession:
             return False
 
         frame = self._note(data)
-        if self._stream is not None and not self.ingress.depth and self.upstream.open:
-            self.upstream.send_nowait(frame)
-        else:
-            self.ingress.send_nowait(frame)
-
+        self.ingress.send_nowait(frame)
+        self._route()
         return True
 
     async def hear(self, data: bytes) -> None:
@@ -209,10 +199,7 @@ class SpeechSession:
         frame = AudioFrame(self.received, data)
         self.received += len(data)
         self.heard_at = self._outlet.clock.monotonic()
-        if self.received >= self._mark_at:
-            self._mark_at = self.received + self._mark_bytes
-            self._marks.append((self._seconds(self.received), self.heard_at))
-
+        self._timeline.note(self.received, self.heard_at)
         return frame
 
     def _route(self) -> None:
@@ -263,7 +250,7 @@ class SpeechSession:
         self._scope.deadline = min(self._scope.deadline, now + seconds)
 
     def _transcript(self, heard: Recognition) -> Transcript:
-        subject, start = self.subject, self._shift(heard.start)
+        subject, start = self.subject, self._timeline.shift(heard.start)
         return Transcript(
             room=subject.room,
             segment=f"{subject.session}.{heard.segment}",
@@ -271,16 +258,15 @@ class SpeechSession:
             final=heard.final,
             text=heard.text,
             start=start,
-            end=max(start, self._shift(heard.end, ends=True)),
-            words=tuple(self._shift_word(word) for word in heard.words),
+            end=max(start, self._timeline.shift(heard.end, ends=True)),
+            words=tuple(self._timeline.shift_word(word) for word in heard.words),
             speaker=subject.speaker,
             language=subject.audio.language,
             at=round(self._outlet.clock.wall(), 3),
         )
 
     def _tell_hole(self, position: int) -> None:
-        already = self._holes[-1][1] if self._holes else 0
-        self._holes.append((self._fed - already, already + position - self._fed))
+        self._timeline.add_hole(self._fed, position)
         self._tell(
             Gap(
                 room=self.subject.room,
@@ -291,32 +277,10 @@ class SpeechSession:
             )
         )
 
-    def _shift(self, seconds: float, ends: bool = False) -> float:
-        """Turn the engine's time, which knows of no holes, into the time of the session's audio.
-
-        What `ends` where a hole begins ends before it; what starts there starts after it.
-        """
-        byte = round(seconds * self.subject.audio.bytes_per_second)
-        missing = 0
-        for begins, total in self._holes:
-            if begins > byte or (ends and begins == byte):
-                break
-
-            missing = total
-
-        return round(seconds + self._seconds(missing), 3)
-
-    def _shift_word(self, word: Word) -> Word:
-        if not self._holes:
-            return word
-
-        start, end = self._shift(word.start), self._shift(word.end, ends=True)
-        return Word(word.text, start, max(start, end), word.confidence)
-
     def _observe(self, end: float) -> None:
         """Tell how long after the last sound of a final it was published."""
-        came = next((at for reached, at in self._marks if reached >= end), self.heard_at)
-        self._outlet.observer.latency("final", self._outlet.clock.monotonic() - came)
+        came = self._timeline.came_at(end)
+        if came is None:
+            came = self.heard_at
 
-    def _seconds(self, position: int) -> float:
-        return position / self.subject.audio.bytes_per_second
+        self._outlet.observer.latency("final", self._outlet.clock.monotonic() - came)

@@ -9,6 +9,21 @@ from typing import Any
 
 from server.settings import BadSettings, Settings
 
+BACKLOG = 2048
+"""Connections that may wait to be accepted."""
+SEND_BUFFER = 128 * 1024
+"""Bytes the kernel may hold for a peer; more would hide a slow one from its mailbox."""
+RECEIVE_BUFFER = 128 * 1024
+"""Bytes of a speaker that the kernel may hold: 4 s of 16 kHz audio while an engine is busy."""
+UNACKNOWLEDGED = 20_000
+"""Milliseconds a peer's kernel may leave data unacknowledged; then the link counts as dead."""
+FOR_CONNECTIONS = [
+    (socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER),
+    (socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED),
+]
+"""Options that connections inherit from the socket that accepts them, at no cost."""
+
 
 def listen(settings: Settings) -> list[socket.socket]:
     """Listen on the address, all of those that its name has. Raises OSError."""
@@ -48,11 +63,14 @@ def _listen(family: int, address: tuple[Any, ...]) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for level, option, value in FOR_CONNECTIONS:
+            sock.setsockopt(level, option, value)
+
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 
         sock.bind(address)
-        sock.listen()
+        sock.listen(BACKLOG)
     except OSError:
         sock.close()
         raise

@@ -16,8 +16,9 @@ from actors.connection import ConnectionActor
 from actors.errors import ABUSE, BAD_DATA, BAD_PROTOCOL, TOO_BIG, Close
 from actors.messages import AnyCommand
 from actors.wire import Burst, Codec, Form, Frame
-from server.asgi import LOST, AsgiSession, Socket
+from server.asgi import AsgiSession
 from server.frames import Payload, Violation
+from server.ports import LOST, Socket
 
 GONE_WITHIN = 5.0
 """Seconds to work through what a peer sent before it disappeared."""

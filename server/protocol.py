@@ -20,7 +20,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from actors.wire import pack_frame
-from server.asgi import ACCEPT_WITHIN, LOST, AsgiSession, Shared, Sink
+from server.asgi import ACCEPT_WITHIN, AsgiSession
 from server.frames import (
     CLOSE,
     PING,
@@ -30,6 +30,7 @@ from server.frames import (
     close_frame,
     read_close,
 )
+from server.ports import LOST, Shared, Sink
 from server.wheel import TICK
 
 CLOSE_WITHIN = 5.0

@@ -7,7 +7,6 @@ parent's own; the range of uvicorn is pinned.
 
 from __future__ import annotations
 
-import socket
 from asyncio import TimerHandle
 from asyncio.transports import BaseTransport
 from collections.abc import Callable
@@ -20,12 +19,6 @@ from websockets.frames import Frame
 from server.transport import ABORT, LOST
 from server.upgrade import BadUpgrade, Upgrade, refusal
 
-SEND_BUFFER = 128 * 1024
-"""Bytes the kernel may hold for a peer; more would hide a slow one from its mailbox."""
-RECEIVE_BUFFER = 128 * 1024
-"""Bytes of a speaker that the kernel may hold: 4 s of 16 kHz audio while an engine is busy."""
-UNACKNOWLEDGED = 20_000
-"""Milliseconds a peer's kernel may leave data unacknowledged; then the link counts as dead."""
 HIGH_WATER = 32 * 1024
 """Bytes the loop may hold for a peer before its writer waits."""
 CLOSE_WITHIN = 5.0
@@ -53,11 +46,6 @@ class HardenedWebSocket(WebSocketsSansIOProtocol):
         self.close_timeout = CLOSE_WITHIN
         self._lost: list[Callable[[float], None]] = []
         self.transport.set_write_buffer_limits(high=HIGH_WATER)
-        sock = self.transport.get_extra_info("socket")
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED)
 
     def data_received(self, data: bytes) -> None:
         """Answer an upgrade that is none, which the parent leaves open or answers with little."""

@@ -340,11 +340,3 @@ async def test_an_engine_that_ends_unasked_is_lost() -> None:
         await settle()
         assert scene.failure is not None
         assert find(scene.failure, UpstreamLost)
-
-
-async def test_small_frames_are_noted_now_and_then_only() -> None:
-    async with speaking() as scene:
-        for _ in range(100):
-            await scene.session.hear(FRAME[:320])
-
-        assert len(scene.session._marks) == 10

@@ -1,0 +1,65 @@
+"""The time of a session's audio: where it has holes, and when each part of it came."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from actors.messages import Word
+
+MARK_EVERY = 0.1
+"""Seconds of audio between two notes of when it came, from which the delay of a final is told."""
+MARKS = 512
+HOLES = 256
+
+
+class Timeline:
+    """Turns bytes and an engine's seconds into seconds of the session's audio."""
+
+    def __init__(self, bytes_per_second: int) -> None:
+        self._rate = bytes_per_second
+        self._marks: deque[tuple[float, float]] = deque(maxlen=MARKS)
+        self._mark_at = 0
+        self._holes: deque[tuple[int, int]] = deque(maxlen=HOLES)
+        """Byte of the engine's audio at which a hole begins, and all bytes missing up to it."""
+
+    def seconds(self, position: int) -> float:
+        """Return the time of a byte."""
+        return position / self._rate
+
+    def note(self, position: int, now: float) -> None:
+        """Remember that the audio up to a byte came at monotonic time `now`."""
+        if position >= self._mark_at:
+            self._mark_at = position + round(self._rate * MARK_EVERY)
+            self._marks.append((self.seconds(position), now))
+
+    def came_at(self, seconds: float) -> float | None:
+        """Return when the audio of this time came; None if that is not known."""
+        return next((at for reached, at in self._marks if reached >= seconds), None)
+
+    def add_hole(self, first: int, after: int) -> None:
+        """Note that the bytes from `first` to before `after` never reach the engine."""
+        already = self._holes[-1][1] if self._holes else 0
+        self._holes.append((first - already, already + after - first))
+
+    def shift(self, seconds: float, ends: bool = False) -> float:
+        """Turn the engine's time, which knows of no holes, into the time of the session's audio.
+
+        What `ends` where a hole begins ends before it; what starts there starts after it.
+        """
+        byte = round(seconds * self._rate)
+        missing = 0
+        for begins, total in self._holes:
+            if begins > byte or (ends and begins == byte):
+                break
+
+            missing = total
+
+        return round(seconds + self.seconds(missing), 3)
+
+    def shift_word(self, word: Word) -> Word:
+        """Turn the times of a word."""
+        if not self._holes:
+            return word
+
+        start, end = self.shift(word.start), self.shift(word.end, ends=True)
+        return Word(word.text, start, max(start, end), word.confidence)
