@@ -29,7 +29,7 @@ class Gate:
     __slots__ = ("lock", "users")
 
     def __init__(self) -> None:
-        self.lock = anyio.Lock()
+        self.lock = anyio.Lock(fast_acquire=True)  # nobody waits for who comes alone
         self.users = 0
 
 

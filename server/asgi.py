@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import h11
@@ -17,7 +17,7 @@ from uvicorn.protocols.utils import ClientDisconnected, get_local_addr, get_remo
 from actors.wire import deflate_frame, pack_frame
 from server.frames import BINARY, NO_CODE, TEXT, Payload, Violation
 from server.ports import LOST, Shared, Sink, Socket
-from server.upgrade import BadUpgrade, Headers, Upgrade, denial_head, refusal
+from server.upgrade import BadUpgrade, Headers, HeadReader, Request, Upgrade, denial_head, refusal
 
 log = logging.getLogger("roomcast.protocol")
 
@@ -37,9 +37,12 @@ class AsgiSession:
 
     def __init__(self, socket: Socket, shared: Shared, app_state: dict[str, Any]) -> None:
         self._socket, self._shared, self._app_state = socket, shared, app_state
-        self._upgrade = Upgrade()
-        self._early = b""
-        self._asked = self._connected = self._answered = self._adopted = self._deflates = False
+        self._upgrade: Upgrade | None = None
+        self._head: HeadReader | None = None
+        self._early = self._unwritten = b""
+        self._asked = self._connected = self._answered = self._adopted = False
+        self.deflates = False
+        """Whether messages may be deflated, both ways."""
         self._denial: tuple[int, Headers, list[bytes]] | None = None
         self._message: Payload | None = None
         self._gone: int | None = None
@@ -52,24 +55,35 @@ class AsgiSession:
             self._socket.transport.pause_reading()
             return
 
+        self._head = self._head or HeadReader()
         try:
-            if not self._upgrade.receive(data):
-                return
+            request = self._head.receive(data)
         except BadUpgrade as bad:
             self._hang_up(refusal(bad))
             return
 
-        self._asked, self._early = True, self._upgrade.trailing
-        self._spawn()
+        if request is not None:
+            self.receive_request(request, self._head.trailing)
 
-    def adopt(self, sink: Sink) -> bool:
-        """Give the connection to another sink; return whether it has agreed on deflate."""
+    def receive_request(self, request: Request, early: bytes) -> None:
+        """Ask the application; `early` are bytes that came behind the head."""
+        self._asked, self._early = True, early
+        try:
+            self._upgrade = Upgrade(request)
+        except BadUpgrade as bad:
+            self._hang_up(refusal(bad))
+        else:
+            self._spawn(self._run(self._upgrade))
+
+    def adopt(self, sink: Sink) -> bytes:
+        """Give the connection to another sink; return what it has to write first."""
         self._adopted = True
+        answer, self._unwritten = self._unwritten, b""
         self._socket.adopt(sink)
         if self._gone is not None:
             sink.lost(self._gone)
 
-        return self._deflates
+        return answer
 
     @property
     def socket(self) -> Socket:
@@ -142,17 +156,17 @@ class AsgiSession:
 
         return FLUSH_WITHIN
 
-    def _spawn(self) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
         state = self._shared.state
-        task = self._shared.loop.create_task(self._run())
+        task = self._shared.loop.create_task(work)
         state.tasks.add(task)
         task.add_done_callback(state.tasks.discard)
 
-    async def _run(self) -> None:
+    async def _run(self, upgrade: Upgrade) -> None:
         """Run the application, and end what it has left open."""
         try:
             app: Any = self._shared.config.loaded_app
-            await app(self._scope(), self.receive, self.send)
+            await app(self._scope(upgrade), self.receive, self.send)
         except ClientDisconnected:
             return
         except Exception:
@@ -166,18 +180,19 @@ class AsgiSession:
         if self._adopted and code != 1000:
             self._socket.abort()
         elif self._answered and not self._adopted:
+            self._write_answer()
             self._socket.close(code, reason)
         elif not self._answered and self._gone is None:
             self._refuse(500, "the server has a bug; it is logged")
 
-    def _scope(self) -> dict[str, Any]:
+    def _scope(self, upgrade: Upgrade) -> dict[str, Any]:
         transport, config = self._socket.transport, self._shared.config
-        return self._upgrade.scope(
+        return upgrade.scope(
             {
                 "asgi": {"version": config.asgi_version, "spec_version": "2.4"},
                 "scheme": "wss" if is_ssl(transport) else "ws",
-                "server": get_local_addr(transport),
-                "client": get_remote_addr(transport),
+                "server": upgrade.request.server or get_local_addr(transport),
+                "client": upgrade.request.client or get_remote_addr(transport),
                 "root_path": config.root_path,
                 "state": self._app_state.copy(),
                 "extensions": {"websocket.http.response": {}, LEAN: self},
@@ -202,18 +217,26 @@ class AsgiSession:
                 raise RuntimeError(f"{kind} cannot answer an upgrade here")
 
     def _accept(self, event: Message) -> None:
+        assert self._upgrade is not None
         extension = None
         if self._shared.config.ws_per_message_deflate:
             extension = self._upgrade.negotiate_deflate()
 
         headers = [*self._shared.state.default_headers, *event.get("headers", [])]
         head = self._upgrade.accept(event.get("subprotocol"), extension, headers)
-        self._answered, self._deflates = True, extension is not None
-        self._socket.transport.write(head)
-        self._socket.accept(self._deflates, self._early)
+        self._answered, self.deflates = True, extension is not None
+        self._unwritten = head  # so that it may leave together with what follows at once
+        self._shared.loop.call_soon(self._write_answer)
+        self._socket.accept(self.deflates, self._early)
         self._early = b""
 
+    def _write_answer(self) -> None:
+        if self._unwritten:
+            self._socket.transport.write(self._unwritten)
+            self._unwritten = b""
+
     def _send(self, event: Message) -> None:
+        self._write_answer()
         if event["type"] == "websocket.close":
             code = event.get("code", 1000)
             self._socket.close(NO_CODE if code is None else code, event.get("reason") or "")
@@ -225,7 +248,7 @@ class AsgiSession:
 
         text = event.get("text")
         opcode, payload = (BINARY, event["bytes"]) if text is None else (TEXT, text.encode())
-        pack = deflate_frame if self._deflates else pack_frame
+        pack = deflate_frame if self.deflates else pack_frame
         self._socket.transport.write(pack(opcode, payload))
 
     def _refuse(self, status: int, sentence: str) -> None:

@@ -13,7 +13,8 @@ from typing import Any, cast
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from server.upgrade import HEAD_BYTES, asks_for_websocket, denial_head
+from server.protocol import LeanWebSocket
+from server.upgrade import HEAD_BYTES, Request, asks_for_websocket, denial_head
 from server.wheel import wheel_of
 
 HEAD_WITHIN = 10.0
@@ -58,12 +59,16 @@ class HardenedHttp(H11Protocol):
             wheel_of(self.loop).watch(self, HEAD_WITHIN)
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """Hand over, and the frames that came with the head too; offers but WebSocket go."""
+        """Hand over the head, and the frames that came with it."""
         wheel_of(self.loop).forget(self)
+        trailing = self.conn.trailing_data[0]
+        if self.ws_protocol_class is LeanWebSocket:
+            self._hand_over(event, trailing)
+            return
+
         others = [(key, value) for key, value in self.headers if key not in _OFFERS]
         self.headers = [*others, (b"upgrade", b"websocket"), (b"connection", b"Upgrade")]
         super().handle_websocket_upgrade(event)
-        trailing = self.conn.trailing_data[0]
         if trailing:
             cast(Any, self.transport.get_protocol()).data_received(trailing)
 
@@ -79,6 +84,15 @@ class HardenedHttp(H11Protocol):
     def _should_upgrade(self) -> bool:
         version = self.scope["http_version"].encode()
         return self._should_upgrade_to_ws() and asks_for_websocket(version, self.headers)
+
+    def _hand_over(self, event: h11.Request, trailing: bytes) -> None:
+        """Hand the parsed head to our own class, which need not parse it again."""
+        self.connections.discard(self)
+        protocol = LeanWebSocket(self.config, self.server_state, self.app_state)
+        protocol.connection_made(self.transport)
+        line = event.method, event.target, event.http_version
+        protocol.request_received(Request(*line, self.headers, self.server, self.client), trailing)
+        self.transport.set_protocol(protocol)
 
     def _is_too_long(self, data: bytes) -> bool:
         """Say whether a head goes on after the bytes that it may have."""

@@ -7,7 +7,7 @@ waits for something.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from anyio import EndOfStream, WouldBlock
 from anyio.lowlevel import checkpoint
@@ -41,6 +41,7 @@ class LeanTransport:
     __slots__ = (
         "_actor",
         "_close",
+        "_corked",
         "_form",
         "_gone",
         "_socket",
@@ -56,14 +57,16 @@ class LeanTransport:
         self.codec: Codec = codec
         self.writable = False
         self._socket: Socket = session.socket
-        self._write = self._socket.transport.write
         self._actor: ConnectionActor | None = None
         self._close: Close | None = None
         self._gone = 0
         self._waiting: Payload | None = None
         """The message that `_work` takes next."""
         self._work: asyncio.Task[None] | None = None
-        self._form: Form = FORMS[codec, session.adopt(self)]
+        self._form: Form = FORMS[codec, session.deflates]
+        self._corked: list[bytes] | None = [session.adopt(self)]
+        """What leaves together with the answer to the upgrade."""
+        self._write: Callable[[bytes], None] = self._corked.append
 
     def write(self, burst: Burst) -> None:
         """Hand over frames; only while writable and with the mailbox empty."""
@@ -72,6 +75,7 @@ class LeanTransport:
     def close(self, close: Close) -> None:
         """Send what the mailbox still holds, then the close frame. Idempotent."""
         self._close = self._close or close
+        self._uncork()
         if self._actor is None or not self._actor.egress:
             self._socket.close(self._close.code, self._close.reason)
 
@@ -84,8 +88,10 @@ class LeanTransport:
         self._actor, self._work = actor, asyncio.current_task()
         try:
             if first is not None:
+                asyncio.get_running_loop().call_soon(self._uncork)  # the command may have to wait
                 await actor.begin(first)
 
+            self._uncork()
             self._socket.proceed()
             await self._work_off()
         finally:
@@ -137,6 +143,14 @@ class LeanTransport:
             self._work.cancel()
 
         return None
+
+    def _uncork(self) -> None:
+        """Write what has gathered, and from here on at once."""
+        if self._corked is not None:
+            corked, self._corked = self._corked, None
+            self._write = self._socket.transport.write
+            if not self._socket.transport.is_closing():
+                self._write(b"".join(corked))
 
     async def _run(self) -> None:
         try:

@@ -31,6 +31,7 @@ from server.frames import (
     read_close,
 )
 from server.ports import LOST, Shared, Sink
+from server.upgrade import Request
 from server.wheel import TICK
 
 CLOSE_WITHIN = 5.0
@@ -101,6 +102,10 @@ class LeanWebSocket(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=0)
         self._shared.state.connections.add(self)  # type: ignore[arg-type]
         self._shared.wheel.watch(self, ACCEPT_WITHIN)
+
+    def request_received(self, request: Request, early: bytes) -> None:
+        """Take the head of the request from a parser that has read it, and what came behind it."""
+        cast(AsgiSession, self._sink).receive_request(request, early)
 
     def data_received(self, data: bytes) -> None:
         """Take what came; one read too many is kept while the sink takes no more."""

@@ -9,7 +9,7 @@ import binascii
 from base64 import b64decode
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import h11
@@ -25,6 +25,7 @@ HEADERS = 128
 """Header lines of a request head."""
 VERSION = b"13"
 KEY_BYTES = 16
+SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade"
 
 
 class BadUpgrade(Exception):
@@ -35,80 +36,95 @@ class BadUpgrade(Exception):
         self.status, self.sentence, self.headers = status, sentence, headers or []
 
 
-class Upgrade:
-    """One request to upgrade, from its bytes to the head of the answer."""
+class Request(NamedTuple):
+    """The head of a request; names of headers are in lower case."""
+
+    method: bytes
+    target: bytes
+    version: bytes
+    headers: Headers
+    server: Any = None
+    """Address that was connected to, where the parser knows it already."""
+    client: Any = None
+    """Address of the peer, likewise."""
+
+
+class HeadReader:
+    """Takes the bytes of one request head."""
 
     def __init__(self) -> None:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
-        self._request: h11.Request | None = None
 
-    def receive(self, data: bytes) -> bool:
-        """Take bytes of the head; return whether it is whole. Raises BadUpgrade."""
+    def receive(self, data: bytes) -> Request | None:
+        """Take bytes; return the head once it is whole. Raises BadUpgrade if it is no HTTP."""
         try:
             self._http.receive_data(data)
             event = self._http.next_event()
-            if isinstance(event, h11.Request):
-                self._request = event
-                self._http.next_event()
+            if not isinstance(event, h11.Request):
+                return None
+
+            self._http.next_event()
         except h11.RemoteProtocolError as error:
             raise BadUpgrade(error.error_status_hint, str(error)) from None
 
-        if self._request is None:
-            return False
-
-        _check(self._request)
-        return True
+        return Request(event.method, event.target, event.http_version, list(event.headers))
 
     @property
     def trailing(self) -> bytes:
         """What came behind the head: frames of an eager client."""
         return self._http.trailing_data[0]
 
+
+class Upgrade:
+    """One opening handshake."""
+
+    __slots__ = ("_headers", "_target", "request")
+
+    def __init__(self, request: Request) -> None:
+        """Check the request. Raises BadUpgrade."""
+        check(request)
+        self.request = request
+        self._target, self._headers = request.target, request.headers
+
     def scope(self, base: dict[str, Any]) -> dict[str, Any]:
         """Add what the request says to the parts of an ASGI scope that the server knows."""
-        assert self._request is not None
-        path, _, query = self._request.target.partition(b"?")
+        path, _, query = self._target.partition(b"?")
         offered = self._values(b"sec-websocket-protocol")
-        return {
-            **base,
+        base |= {
             "type": "websocket",
             "http_version": "1.1",
             "path": base["root_path"] + unquote(path.decode("ascii")),
             "raw_path": base["root_path"].encode() + path,
             "query_string": query,
-            "headers": list(self._request.headers),
+            "headers": self._headers,
             "subprotocols": [
                 token.strip() for line in offered for token in line.split(",") if token.strip()
             ],
         }
+        return base
 
     def negotiate_deflate(self) -> str | None:
         """Return the answer to the client's offers of permessage-deflate, or None."""
         return negotiate(self._values(b"sec-websocket-extensions"))
 
     def accept(self, subprotocol: str | None, extension: str | None, extra: Headers) -> bytes:
-        """Build the head that makes it a WebSocket. Raises h11.LocalProtocolError."""
-        key = self._values(b"sec-websocket-key")[0]
-        headers = [
-            (b"Upgrade", b"websocket"),
-            (b"Connection", b"Upgrade"),
-            (b"Sec-WebSocket-Accept", accept_key(key).encode()),
-            *extra,
-        ]
+        """Build the head that makes it a WebSocket. Raises ValueError for what is no header."""
+        key = accept_key(self._values(b"sec-websocket-key")[0]).encode()
+        lines = [SWITCHING, b"Sec-WebSocket-Accept: " + key]
         if subprotocol:
-            headers.append((b"Sec-WebSocket-Protocol", subprotocol.encode()))
+            lines.append(b"Sec-WebSocket-Protocol: " + subprotocol.encode())
 
         if extension:
-            headers.append((b"Sec-WebSocket-Extensions", extension.encode()))
+            lines.append(b"Sec-WebSocket-Extensions: " + extension.encode())
 
-        answer = h11.InformationalResponse(
-            status_code=101, headers=headers, reason=b"Switching Protocols"
-        )
-        return self._http.send(answer) or b""
+        lines += [name + b": " + value for name, value in extra]
+        if any(b"\r" in line or b"\n" in line for line in lines[1:]):
+            raise ValueError("a header of the answer has a line break in it")
+
+        return b"\r\n".join([*lines, b"", b""])
 
     def _values(self, name: bytes) -> list[str]:
-        assert self._request is not None
-        return [value.decode("latin-1") for key, value in self._request.headers if key == name]
+        return [value.decode("latin-1") for key, value in self._headers if key == name]
 
 
 def refusal(bad: BadUpgrade) -> bytes:
@@ -159,7 +175,7 @@ def _tokens(value: bytes) -> list[bytes]:
     return [token.strip() for token in value.lower().split(b",")]
 
 
-def _check(request: h11.Request) -> None:
+def check(request: Request) -> None:
     """Refuse a request that is no opening handshake. Raises BadUpgrade."""
     if len(request.headers) > HEADERS:
         raise BadUpgrade(431, f"the request has over {HEADERS} headers")
@@ -170,7 +186,7 @@ def _check(request: h11.Request) -> None:
     if request.method != b"GET":
         raise BadUpgrade(405, "a WebSocket begins with GET", [(b"allow", b"GET")])
 
-    if not asks_for_websocket(request.http_version, request.headers):
+    if not asks_for_websocket(request.version, request.headers):
         upgrade = [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
         raise BadUpgrade(426, "this address speaks WebSocket only", upgrade)
 
@@ -191,7 +207,7 @@ def _check(request: h11.Request) -> None:
         raise BadUpgrade(400, "an upgrade has no body")
 
 
-def _size(request: h11.Request) -> int:
+def _size(request: Request) -> int:
     return len(request.target) + sum(len(key) + len(value) + 4 for key, value in request.headers)
 
 

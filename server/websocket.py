@@ -17,7 +17,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import Frame
 
 from server.transport import ABORT, LOST
-from server.upgrade import BadUpgrade, Upgrade, refusal
+from server.upgrade import BadUpgrade, HeadReader, check, refusal
 
 HIGH_WATER = 32 * 1024
 """Bytes the loop may hold for a peer before its writer waits."""
@@ -186,7 +186,9 @@ class HardenedWebSocket(WebSocketsSansIOProtocol):
 def find_fault(head: bytes) -> BadUpgrade | None:
     """Return what is wrong with a request head, as uvicorn hands it over: whole."""
     try:
-        Upgrade().receive(head)
+        request = HeadReader().receive(head)
+        if request is not None:
+            check(request)
     except BadUpgrade as bad:
         return bad
 
