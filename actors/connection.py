@@ -136,8 +136,9 @@ class ConnectionActor:
 
     def deliver(self, burst: Burst, now: float) -> None:
         """Hand frames to the socket, or to the mailbox if it is busy. Raises SlowConsumer."""
-        if self.transport.writable and not self.egress:
-            self.transport.write(burst)
+        transport = self.transport
+        if transport.writable and not self.egress.waiting:
+            transport.write(burst)
             return
 
         self._hub.backlogged.add(self)

@@ -126,21 +126,32 @@ class Fanout:
 
         burst = Burst(frames)
         now = self._clock.monotonic()
+        first, partials = burst.first_offset, burst.has_partials
+        whole = 0
         failed: list[tuple[ConnectionActor, Close]] = []
         for actor, view in self.rooms.members(key).items():
-            part = view.of(burst)
             try:
-                actor.deliver(part, now)
-                self.deliveries += len(part.frames)
-                self.delivered_bytes += part.size
+                if view.after >= first > 0 or (partials and not view.partials):
+                    self._deliver_part(actor, view.of(burst), now)
+                else:
+                    actor.deliver(burst, now)
+                    whole += 1
             except SessionEnd as end:
                 failed.append((actor, end.close))
             except Exception:
                 log.exception("connection %s: a delivery failed", actor.id)
                 failed.append((actor, INTERNAL.silent))
 
+        self.deliveries += whole * len(frames)
+        self.delivered_bytes += whole * burst.size
         for actor, close in failed:
             actor.close(close)
+
+    def _deliver_part(self, actor: ConnectionActor, part: Burst, now: float) -> None:
+        if part.frames:
+            actor.deliver(part, now)
+            self.deliveries += len(part.frames)
+            self.delivered_bytes += part.size
 
     def _left(self, actor: ConnectionActor, key: str) -> bool:
         if not self.rooms.leave(actor, key):

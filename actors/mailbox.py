@@ -69,22 +69,23 @@ class Mailbox:
         "_bytes",
         "_closed",
         "_codec",
-        "_items",
         "_limits",
         "_serial",
         "_tally",
+        "waiting",
     )
 
     def __init__(self, limits: Egress, codec: Codec, tally: Tally) -> None:
         self._limits, self._codec, self._tally = limits, codec, tally
-        self._items: OrderedDict[str | int, tuple[Frame, float]] | None = None
+        self.waiting: OrderedDict[str | int, tuple[Frame, float]] | None = None
+        """What waits and since when, oldest first; false when nothing does. Only to be asked."""
         self._bytes = self._serial = 0
         self._closed = False
         self._arrived: anyio.Event | None = None
 
     def __len__(self) -> int:
         """Events waiting."""
-        return len(self._items) if self._items else 0
+        return len(self.waiting) if self.waiting else 0
 
     def send_nowait(self, frame: Frame, now: float) -> None:
         """Queue a frame. Raises SlowConsumer past a bound; a partial is dropped instead.
@@ -100,20 +101,20 @@ class Mailbox:
 
     def receive_nowait(self) -> Frame:
         """Take the oldest frame. Raises WouldBlock when empty, EndOfStream when closed too."""
-        if not self._items:
+        if not self.waiting:
             if self._closed:
                 raise EndOfStream
 
             raise WouldBlock
 
-        _, (frame, _) = self._items.popitem(last=False)
+        _, (frame, _) = self.waiting.popitem(last=False)
         self._bytes -= len(frame.encoded(self._codec))
         return frame
 
     async def receive(self) -> Frame:
         """Wait for the oldest frame and take it. Raises EndOfStream when empty and closed."""
         await anyio.lowlevel.checkpoint()
-        while not self._items and not self._closed:
+        while not self.waiting and not self._closed:
             self._arrived = anyio.Event()
             await self._arrived.wait()
 
@@ -121,10 +122,10 @@ class Mailbox:
 
     def overdue(self, now: float) -> SlowConsumer | None:
         """Return the reason to cut the reader off if the oldest frame has waited too long."""
-        if not self._items:
+        if not self.waiting:
             return None
 
-        age = now - next(iter(self._items.values()))[1]
+        age = now - next(iter(self.waiting.values()))[1]
         return SlowConsumer("age", age, self._limits.age) if age > self._limits.age else None
 
     def statistics(self) -> MailboxStatistics:
@@ -134,7 +135,7 @@ class Mailbox:
     def clear(self) -> None:
         """Throw away what is waiting."""
         self._tally.dropped += len(self)
-        self._items, self._bytes = None, 0
+        self.waiting, self._bytes = None, 0
 
     def close(self) -> None:
         """Take no more; the reader gets what is left, then the end. Idempotent."""
@@ -144,10 +145,10 @@ class Mailbox:
     def _conflate(self, frame: Frame, size: int) -> bool:
         """Put a newer partial in the place of the older one; drop a partial whose final is here."""
         segment = frame.segment
-        if segment is None or not self._items or segment not in self._items:
+        if segment is None or not self.waiting or segment not in self.waiting:
             return False
 
-        older, since = self._items[segment]
+        older, since = self.waiting[segment]
         grown = self._bytes - len(older.encoded(self._codec)) + size
         if frame.partial and older.partial and grown > self._limits.bytes:
             self._tally.dropped += 1
@@ -158,10 +159,10 @@ class Mailbox:
             return frame.partial
 
         if frame.partial:
-            self._items[segment] = (frame, since)
+            self.waiting[segment] = (frame, since)
             self._bytes = grown
         else:
-            del self._items[segment]
+            del self.waiting[segment]
             self._bytes = grown - size
 
         return frame.partial
@@ -175,15 +176,15 @@ class Mailbox:
         if slow:
             raise slow
 
-        if self._items is None:
-            self._items = OrderedDict()
+        if self.waiting is None:
+            self.waiting = OrderedDict()
 
         self._serial += 1
         segment = frame.segment
-        key = self._serial if segment is None or segment in self._items else segment
-        self._items[key] = (frame, now)
+        key = self._serial if segment is None or segment in self.waiting else segment
+        self.waiting[key] = (frame, now)
         self._bytes += size
-        self._tally.peak = max(self._tally.peak, len(self._items))
+        self._tally.peak = max(self._tally.peak, len(self.waiting))
         return False
 
     def _overfull(self, size: int) -> SlowConsumer | None:

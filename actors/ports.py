@@ -43,6 +43,9 @@ class Upstream(Protocol):
     def heard(self) -> float:
         """Seconds of audio that the engine has worked through."""
 
+    def send_nowait(self, frame: AudioFrame) -> bool:
+        """Pass audio on if that needs no waiting; False, and nothing, says that it needs `send`."""
+
     async def send(self, frame: AudioFrame) -> None:
         """Pass audio on; waits while the engine is busy. Raises UpstreamLost."""
 

@@ -32,9 +32,9 @@ class Timeline:
             self._mark_at = position + round(self._rate * MARK_EVERY)
             self._marks.append((self.seconds(position), now))
 
-    def came_at(self, seconds: float) -> float | None:
-        """Return when the audio of this time came; None if that is not known."""
-        return next((at for reached, at in self._marks if reached >= seconds), None)
+    def came_at(self, seconds: float, newest: float) -> float:
+        """Return when the audio of this time came; `newest` if no note has been made since."""
+        return next((at for reached, at in self._marks if reached >= seconds), newest)
 
     def add_hole(self, first: int, after: int) -> None:
         """Note that the bytes from `first` to before `after` never reach the engine."""

@@ -9,10 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from websockets.frames import EXTERNAL_CLOSE_CODES
-from websockets.utils import apply_mask
 
 from actors.wire import pack_frame
 from server.deflate import BadDeflate, TooBig, inflate
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # where there is no C compiler and no wheel
+    from websockets.utils import apply_mask
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 OPCODES = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})

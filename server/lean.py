@@ -35,6 +35,31 @@ FORMS: dict[tuple[Codec, bool], Form] = {
 }
 
 
+class Nobody:
+    """The sink of a connection that is over."""
+
+    writable = False
+
+    def message(self, message: Payload) -> None:
+        """Drop a message."""
+
+    def resume(self) -> None:
+        """Have nothing to write."""
+
+    def violated(self, violation: Violation) -> None:
+        """Be indifferent."""
+
+    def lost(self, code: int) -> None:
+        """Know already."""
+
+    def due(self) -> float | None:
+        """Wait for nothing."""
+        return None
+
+
+NOBODY = Nobody()
+
+
 class LeanTransport:
     """One accepted WebSocket, from hello to the close frame."""
 
@@ -175,7 +200,9 @@ class LeanTransport:
         """Be without a task again, and end if the peer has gone."""
         self._work = None
         if self._gone and self._actor is not None:
-            self._actor.gone(self._gone)
+            actor, self._actor = self._actor, None
+            self._socket.adopt(NOBODY)  # no cycle is left for the garbage collector
+            actor.gone(self._gone)
 
     def _take(self) -> Iterator[Frame]:
         assert self._actor is not None

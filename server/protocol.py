@@ -44,7 +44,6 @@ PINGS = 50
 """Pings of a peer in a second, or in all while it does not read; each costs a pong."""
 RESTART = 1012
 
-
 _shared: WeakKeyDictionary[ServerState, Shared] = WeakKeyDictionary()
 
 
@@ -194,8 +193,8 @@ class LeanWebSocket(asyncio.Protocol):
         self._closing, self._sink.writable = True, False
         self.transport.write(close_frame(code, reason))
         self._shared.wheel.watch(self, within)
-        if self._peer_code:
-            self._say_no_more()
+        if self._peer_code and self.transport.can_write_eof():
+            self.transport.write_eof()  # what it still sends is dropped, or it would lose our words
 
         self.proceed()
 
@@ -267,13 +266,6 @@ class LeanWebSocket(asyncio.Protocol):
         self._dropped += size
         if self._dropped > UNREAD:
             self.transport.abort()
-
-    def _say_no_more(self) -> None:
-        """Half-close; what the peer still sends is read and dropped, or it would lose our words."""
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        else:
-            self.transport.close()
 
     def _control(self, opcode: int, payload: bytes) -> None:
         if opcode == PING:

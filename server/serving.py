@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 import sys
@@ -40,6 +41,8 @@ class DrainingServer(uvicorn.Server):
         """Start, and remember the loop for the signal handler."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        gc.collect()
+        gc.freeze()  # what was imported stays: a full collection need not look at it again
 
     async def on_tick(self, counter: int) -> bool:
         """Stop when the node has failed: a process that serves nothing must not look alive."""

@@ -184,6 +184,14 @@ class FakeUpstream:
         """All audio that came."""
         return b"".join(frame.data for frame in self.frames)
 
+    def send_nowait(self, frame: AudioFrame) -> bool:
+        """Take audio, unless stalled."""
+        if not self._gate.is_set():
+            return False
+
+        self.frames.append(frame)
+        return True
+
     async def send(self, frame: AudioFrame) -> None:
         """Take audio, or wait while stalled."""
         await self._gate.wait()

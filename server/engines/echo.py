@@ -34,6 +34,15 @@ class EchoStream:
         """Seconds of audio counted."""
         return self._bytes / self._rate
 
+    def send_nowait(self, frame: AudioFrame) -> bool:
+        """Count a frame that calls for no answer."""
+        counted = self._bytes + len(frame.data)
+        if counted * STEPS >= (self._step + 1) * self._rate or self._ended:
+            return False
+
+        self._bytes = counted
+        return True
+
     async def send(self, frame: AudioFrame) -> None:
         """Count a frame; waits while nobody reads the answers. Raises UpstreamLost."""
         self._bytes += len(frame.data)

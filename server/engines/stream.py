@@ -36,6 +36,10 @@ class Stream:
         self._found: deque[Recognition] = deque()
         self._ended = self._done = self._lost = False
 
+    def send_nowait(self, frame: AudioFrame) -> bool:
+        """Take nothing: a worker that decodes for milliseconds is worth a task's turn."""
+        return False
+
     async def send(self, frame: AudioFrame) -> None:
         """Pass audio on; waits while the worker's socket is full. Raises UpstreamLost.
 

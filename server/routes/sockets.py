@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -21,6 +22,7 @@ from server.routes.messages import check_room
 from server.transport import AsgiTransport
 
 Query = TypeVar("Query", bound=msgspec.Struct)
+Route = Callable[[WebSocket], Awaitable[None]]
 
 
 class SpeakQuery(msgspec.Struct, frozen=True):
@@ -47,10 +49,9 @@ def add_sockets(app: FastAPI, node: Node) -> None:
 
     async def speak(websocket: WebSocket) -> None:
         """Binary frames are audio; the session starts at once."""
-        room = websocket.path_params["room"]
         try:
             query = read_query(websocket, SpeakQuery)
-            start = Start(room=check_room(room), **msgspec.structs.asdict(query))
+            start = Start(room=room_of(websocket), **msgspec.structs.asdict(query))
             spec = AudioSpec(start.encoding, start.rate, start.channels, start.language)
             node.manager.engine(start.engine).check(spec)
         except Refused as refused:
@@ -60,10 +61,9 @@ def add_sockets(app: FastAPI, node: Node) -> None:
 
     async def listen(websocket: WebSocket) -> None:
         """Events of one room, joined at once."""
-        room = websocket.path_params["room"]
         try:
             query = read_query(websocket, ListenQuery)
-            join = Join(room=check_room(room), **msgspec.structs.asdict(query))
+            join = Join(room=room_of(websocket), **msgspec.structs.asdict(query))
             node.manager.membership.check(join)
         except Refused as refused:
             await _deny(node, websocket, refused)
@@ -75,15 +75,20 @@ def add_sockets(app: FastAPI, node: Node) -> None:
         await _serve(node, websocket, "connect", None)
 
     # Starlette's routes: what FastAPI adds for dependencies is a tenth of an accept.
-    routes = [
-        WebSocketRoute("/v1/rooms/{room}/listen", listen),
-        WebSocketRoute("/v1/rooms/{room}/speak", speak),
-        WebSocketRoute("/v1/connect", connect),
-    ]
+    routes: dict[str, Route] = {
+        "/v1/rooms/{room}/listen": listen,
+        "/v1/rooms/{room}/speak": speak,
+        "/v1/connect": connect,
+    }
     if node.settings.dev:
-        routes.append(WebSocketRoute("/v1/echo", echo))
+        routes["/v1/echo"] = echo
 
-    app.router.routes[:0] = routes
+    app.router.routes[:0] = [WebSocketRoute(path, route) for path, route in routes.items()]
+
+
+def room_of(websocket: WebSocket) -> str:
+    """Return the room of the address. Raises Refused("bad_room")."""
+    return check_room(websocket.path_params["room"])
 
 
 def read_query(websocket: WebSocket, kind: type[Query]) -> Query:
