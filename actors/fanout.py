@@ -23,6 +23,14 @@ log = logging.getLogger("roomcast.fanout")
 BATCH = 256
 """Frames a room's batch may hold; then it is flushed at once."""
 
+REST_FROM = 0.001
+"""Seconds of a flush from which on the next one waits."""
+REST = 1.5
+"""How long it waits, by the time that the flush took: the others get their turn, and under load
+fewer writes carry more events. Whoever publishes less often than that sees no wait at all."""
+REST_MOST = 0.02
+"""Seconds that it waits at most."""
+
 
 class View(msgspec.Struct, frozen=True):
     """What one member wants of a room."""
@@ -116,8 +124,10 @@ class Fanout:
             if self.coalesce:
                 await anyio.sleep(self.coalesce)
 
+            began = self._clock.monotonic()
             self.flush()
-            await anyio.lowlevel.checkpoint()
+            took = self._clock.monotonic() - began
+            await anyio.sleep(min(took * REST, REST_MOST) if took > REST_FROM else 0)
 
     def _flush_room(self, key: str) -> None:
         frames = self._batches.pop(key, None)

@@ -340,3 +340,42 @@ async def test_an_engine_that_ends_unasked_is_lost() -> None:
         await settle()
         assert scene.failure is not None
         assert find(scene.failure, UpstreamLost)
+
+
+@given(st.lists(st.sampled_from(["speak", "wait", "stall", "resume", "settle"]), max_size=40))
+async def test_audio_keeps_its_order_whichever_way_it_takes(script: list[str]) -> None:
+    """Past an idle engine's channels, through them, or after a wait: the engine hears the same."""
+    async with speaking(TIGHT) as scene, anyio.create_task_group() as tasks:
+        session, accepted = scene.session, 0
+        for step in [*script, "resume", "settle"]:
+            match step:
+                case "speak":
+                    accepted += session.hear_nowait(numbered(session.received))
+                case "wait" if session.ingress.open:
+                    accepted += 1
+                    tasks.start_soon(session.hear, numbered(session.received))
+                    await settle()
+                case "stall":
+                    scene.stream.stall()
+                case "resume":
+                    scene.stream.resume()
+                case "settle":
+                    await settle()
+
+        await settle()
+        assert session.received == accepted * len(FRAME)
+        assert scene.stream.audio == b"".join(numbered(n * len(FRAME)) for n in range(accepted))
+
+
+async def test_an_engine_that_waits_hears_a_frame_within_the_call() -> None:
+    async with speaking(TIGHT) as scene:
+        await settle()
+        assert scene.session.hear_nowait(FRAME)
+        assert len(scene.stream.audio) == len(FRAME)
+        scene.stream.stall()
+        await settle()
+        room = 2 + 3  # upstream and ingress: nothing is in anybody's hand until the loop turns
+        assert [scene.session.hear_nowait(FRAME) for _ in range(room + 1)] == [True] * room + [
+            False
+        ]
+        assert scene.session.received == (1 + room) * len(FRAME)
