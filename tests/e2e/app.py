@@ -1,0 +1,8 @@
+"""The app for servers that are not started by `roomcast serve`."""
+
+from __future__ import annotations
+
+from server.app import create_app
+from server.settings import Engines, Settings
+
+app = create_app(Settings(dev=True, engines=Engines(enabled=("echo",))))
