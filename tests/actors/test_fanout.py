@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
@@ -12,6 +14,7 @@ from actors.fanout import BATCH, Fanout, View
 from actors.limits import Egress, History, Limits
 from actors.log import Position
 from actors.messages import Transcript
+from actors.microphone import Principal
 from actors.wire import Burst
 from tests.actors.node import Node, data_of, message, order, running, transcript
 from tests.autojump import settle
@@ -203,3 +206,66 @@ async def test_the_flusher_rests_while_nothing_is_published() -> None:
         await node.publish("a", 1)
         await settle()
         assert data_of(far) == [1]
+
+
+class Heavy(FakeTransport):
+    """A socket that takes its time, as a thousand of them do."""
+
+    clock: HandClock
+
+    def write(self, burst: Burst) -> None:
+        """Take four milliseconds for a write."""
+        self.clock.now += 0.004
+        super().write(burst)
+
+
+@asynccontextmanager
+async def flushing(coalesce: float = 0.0) -> AsyncIterator[tuple[Fanout, Heavy]]:
+    """Run a flusher with one member whose writes take time."""
+    clock, far = HandClock(), Heavy()
+    far.clock = clock
+    fanout = Fanout(clock)
+    fanout.coalesce = coalesce
+    manager = Node(Limits(), None).manager
+    far.actor = manager.connect("listen", Principal("t"), far)
+    fanout.join(far.actor, "t/a", View())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(fanout.run)
+        await settle()
+        yield fanout, far
+        tasks.cancel_scope.cancel()
+
+
+async def test_after_a_long_flush_what_comes_gathers_for_as_long_and_a_half() -> None:
+    async with flushing() as (fanout, far):
+        for number in (1, 2, 3):
+            fanout.deliver("t/a", message(number, number))
+            await settle()
+            assert data_of(far) == [1]
+            await anyio.sleep(0.0025)
+
+        await anyio.sleep(0.001)
+        await settle()
+        assert data_of(far) == [1, 2, 3]
+
+
+async def test_who_publishes_less_often_waits_for_nothing() -> None:
+    async with flushing() as (fanout, far):
+        for number in (1, 2, 3):
+            fanout.deliver("t/a", message(number, number))
+            await settle()
+            assert data_of(far)[-1] == number
+            await anyio.sleep(0.02)
+
+
+async def test_coalescing_gathers_for_the_time_that_is_set() -> None:
+    async with flushing(coalesce=0.05) as (fanout, far):
+        for number in (1, 2, 3):
+            fanout.deliver("t/a", message(number, number))
+            await settle()
+            assert data_of(far) == []
+            await anyio.sleep(0.01)
+
+        await anyio.sleep(0.025)
+        await settle()
+        assert data_of(far) == [1, 2, 3]
