@@ -1,4 +1,4 @@
-"""The stock adapter over a real uvicorn, held to the contract of every transport."""
+"""Both adapters over a real uvicorn, held to the contract of every transport."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from websockets.typing import Subprotocol
 
 from actors.connection import ConnectionActor
 from actors.messages import AnyEvent
+from actors.ports import Transport
 from actors.wire import SUBPROTOCOLS
 from server.app import create_app
+from server.lean import LeanTransport
 from server.node import Node
+from server.protocol import LeanWebSocket
 from server.settings import Echo, Engines, Settings
 from server.transport import AsgiTransport
 from server.websocket import HardenedWebSocket
@@ -39,7 +42,6 @@ class SocketPair:
 
     def __init__(self, node: Node, actor: ConnectionActor, client: ClientConnection) -> None:
         self._node, self._client, self.actor = node, client, actor
-        assert isinstance(actor.transport, AsgiTransport)
         self.transport = actor.transport
 
     async def read(self) -> AnyEvent:
@@ -78,7 +80,9 @@ class SocketPair:
 
 
 @asynccontextmanager
-async def connected(websocket_class: object, protocol: str) -> AsyncIterator[SocketPair]:
+async def connected(
+    websocket_class: object, adapter: type[Transport], protocol: str
+) -> AsyncIterator[SocketPair]:
     """Serve an app on a free port and connect to it."""
     app = create_app(SETTINGS)
     node: Node = app.state.node
@@ -99,16 +103,24 @@ async def connected(websocket_class: object, protocol: str) -> AsyncIterator[Soc
         )
         async with client:
             (actor,) = node.manager.actors
+            assert type(actor.transport) is adapter
             yield SocketPair(node, actor, client)
 
         server.should_exit = True
 
 
-@pytest.mark.parametrize("websocket_class", [HardenedWebSocket, "websockets-sansio"])
+@pytest.mark.parametrize(
+    ("websocket_class", "adapter"),
+    [
+        (LeanWebSocket, LeanTransport),
+        (HardenedWebSocket, AsgiTransport),
+        ("websockets-sansio", AsgiTransport),
+    ],
+)
 @pytest.mark.parametrize("protocol", SUBPROTOCOLS)
 @pytest.mark.parametrize("check", TRANSPORT)
 async def test_it_keeps_the_contract_of_a_transport(
-    check: TransportCheck, protocol: str, websocket_class: object
+    check: TransportCheck, protocol: str, websocket_class: object, adapter: type[Transport]
 ) -> None:
-    async with connected(websocket_class, protocol) as pair:
+    async with connected(websocket_class, adapter, protocol) as pair:
         await check_transport(pair, check)
