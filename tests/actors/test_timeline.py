@@ -16,7 +16,7 @@ RATE = 32_000
 def test_the_engines_time_becomes_the_audios_time_whatever_is_missing(
     script: list[tuple[int, int]],
 ) -> None:
-    """Each step is some audio that the engine hears, in hundredths, and then some that it misses."""
+    """Each step is some audio that the engine hears, in hundredths, then some that it misses."""
     timeline, fed, heard = Timeline(RATE), 0, 0
     for hears, misses in script:
         begins, ends = heard / 100, (heard + hears) / 100
