@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 import anyio
 import msgspec
 import pytest
-import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
@@ -25,6 +24,7 @@ from server.settings import Echo, Engines, Settings
 from server.transport import AsgiTransport
 from server.websocket import HardenedWebSocket
 from tests.contracts import TRANSPORT, HungUp, TransportCheck, check_transport
+from tests.hosted import hosted
 
 pytestmark = pytest.mark.anyio
 
@@ -83,18 +83,10 @@ class SocketPair:
 async def connected(
     websocket_class: object, adapter: type[Transport], protocol: str
 ) -> AsyncIterator[SocketPair]:
-    """Serve an app on a free port and connect to it."""
+    """Serve an app and connect to it."""
     app = create_app(SETTINGS)
     node: Node = app.state.node
-    config = uvicorn.Config(app, port=0, ws=websocket_class, log_config=None)  # type: ignore[arg-type]
-    server = uvicorn.Server(config)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(server.serve)
-        with anyio.fail_after(10):
-            while not server.started:
-                await anyio.lowlevel.checkpoint()
-
-        port = server.servers[0].sockets[0].getsockname()[1]
+    async with hosted(app, ws=websocket_class) as port:
         client = await connect(
             f"ws://127.0.0.1:{port}/v1/connect",
             subprotocols=[Subprotocol(protocol)],
@@ -105,8 +97,6 @@ async def connected(
             (actor,) = node.manager.actors
             assert type(actor.transport) is adapter
             yield SocketPair(node, actor, client)
-
-        server.should_exit = True
 
 
 @pytest.mark.parametrize(
