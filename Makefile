@@ -16,12 +16,13 @@ HEAVY := conformance-limits conformance-deflate
 PEERS := gcc:gcc,libc6-dev nginx:nginx-light,libnginx-mod-nchan mosquitto:mosquitto \
 	nats-server:nats-server npm:nodejs,npm
 
-.PHONY: demo test check unit e2e browser bench bench-peers conformance $(HEAVY) setup clean help
+.PHONY: demo test check unit e2e browser fuzz bench bench-peers conformance $(HEAVY) setup clean help
 
 help:
 	@echo "make demo     start a server, play recorded speech, leave the page up (EXIT=1: end with a verdict)"
 	@echo "make test     every check and test"
 	@echo "make unit     the engine's tests alone, in virtual time"
+	@echo "make fuzz     try the WebSocket parser with random bytes (two minutes)"
 	@echo "make bench    measure, and print a table"
 	@echo "make conformance          Autobahn|Testsuite against every protocol of the server"
 	@echo "make conformance-limits   its cases of big messages (a minute)"
@@ -45,6 +46,9 @@ e2e: setup
 
 browser: setup
 	@$(BIN)/pytest -q tests/browser
+
+fuzz: .stamps/python
+	@HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -q tests/server/test_frames.py tests/server/test_deflate.py
 
 bench: .stamps/python .stamps/speech
 	@$(BIN)/python -m benchmarks

@@ -10,6 +10,8 @@ from websockets.headers import parse_extension
 
 NAME = "permessage-deflate"
 ANSWER = f"{NAME}; server_no_context_takeover; client_no_context_takeover"
+BOUND = "server_max_window_bits"
+FULL_WINDOW = f"; {BOUND}={zlib.MAX_WBITS}"
 NO_CONTEXT = ("server_no_context_takeover", "client_no_context_takeover")
 TAIL = b"\x00\x00\xff\xff"
 """What a sender leaves off the end of a message (section 7.2.1)."""
@@ -33,7 +35,12 @@ def negotiate(headers: Iterable[str]) -> str | None:
     except InvalidHeaderFormat:
         return None
 
-    return ANSWER if any(_acceptable(name, parameters) for name, parameters in offers) else None
+    for name, parameters in offers:
+        if _acceptable(name, parameters):
+            # Whoever asks for a bound has to be told one (section 7.1.2.1).
+            return ANSWER + FULL_WINDOW * any(key == BOUND for key, _ in parameters)
+
+    return None
 
 
 def inflate(data: bytes, limit: int) -> bytes:
@@ -69,4 +76,4 @@ def _known(key: str, value: str | None) -> bool:
     if key == "client_max_window_bits":
         return value is None or value in bits
 
-    return key == "server_max_window_bits" and value == "15"
+    return key == BOUND and value == str(zlib.MAX_WBITS)

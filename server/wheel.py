@@ -31,12 +31,11 @@ class Timed(Protocol):
 
 
 class Wheel:
-    """The deadlines of one event loop."""
+    """The deadlines of one event loop, which it does not keep alive."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self) -> None:
         self.now = 0
         """Ticks that have passed while something was on the wheel."""
-        self._loop = loop
         self._slots: list[set[Timed]] = [set() for _ in range(SLOTS)]
         self._size = 0
         self._turning = False
@@ -49,7 +48,7 @@ class Wheel:
             self._size += 1
             if not self._turning:
                 self._turning = True
-                self._loop.call_later(TICK, self._turn)
+                asyncio.get_running_loop().call_later(TICK, self._turn)
 
         ticks = min(SLOTS - 1, max(1, math.ceil(seconds / TICK)))
         item.slot = (self.now + ticks) % SLOTS
@@ -69,7 +68,7 @@ class Wheel:
         self._empty(self.now % SLOTS)
         self._turning = self._size > 0
         if self._turning:
-            self._loop.call_later(TICK, self._turn)
+            asyncio.get_running_loop().call_later(TICK, self._turn)
 
     def _empty(self, slot: int) -> None:
         if not self._slots[slot]:
@@ -98,6 +97,6 @@ def wheel_of(loop: asyncio.AbstractEventLoop) -> Wheel:
     """Return the wheel of a loop."""
     wheel = _wheels.get(loop)
     if wheel is None:
-        wheel = _wheels[loop] = Wheel(loop)
+        wheel = _wheels[loop] = Wheel()
 
     return wheel

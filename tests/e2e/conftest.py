@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.protocols import PROTOCOLS
 from tests.servers import Server, serving
 
 Serve = Callable[..., Server]
+LEAN = pytest.mark.parametrize("protocol", ["lean"], scope="module")
+"""For tests of what lies behind the protocol: one of them is enough."""
 
 
 @pytest.fixture
@@ -19,15 +22,23 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture(scope="module", params=PROTOCOLS)
+def protocol(request: pytest.FixtureRequest) -> str:
+    """How the servers of a test speak WebSocket: every test runs over each protocol."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(protocol: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with the default settings, shared by the tests of a module."""
-    with serving(tmp_path_factory.mktemp("server") / "log") as running:
+    with serving(tmp_path_factory.mktemp("server") / "log", **PROTOCOLS[protocol]) as running:
         yield running
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
+def serve(protocol: str, tmp_path: Path) -> Iterator[Serve]:
     """Start a server with settings of one's own, as in `serve(limits__text_bytes=1000)`."""
     with ExitStack() as stack:
-        yield lambda **settings: stack.enter_context(serving(tmp_path / "log", **settings))
+        yield lambda **settings: stack.enter_context(
+            serving(tmp_path / "log", **PROTOCOLS[protocol], **settings)
+        )

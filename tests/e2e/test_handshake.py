@@ -13,8 +13,7 @@ import msgspec
 import pytest
 
 from tests.e2e.test_abuse import CLOSE, TEXT, WITHIN, masked
-from tests.protocols import PROTOCOLS
-from tests.servers import Server, serving
+from tests.servers import Server
 
 BINARY = 2
 KEY, ACCEPT = "dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -78,16 +77,6 @@ class Peer:
             return self.sock.recv(1) == b""
         except ConnectionResetError:
             return True
-
-
-@pytest.fixture(scope="module", params=PROTOCOLS)
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    """A server of each protocol."""
-    log = tmp_path_factory.mktemp("server") / "log"
-    with serving(log, engines__enabled="echo", **PROTOCOLS[request.param]) as running:
-        yield running
 
 
 @pytest.fixture

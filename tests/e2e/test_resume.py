@@ -8,10 +8,10 @@ import anyio
 import pytest
 
 from tests.e2e.clients import client
-from tests.e2e.conftest import Serve
+from tests.e2e.conftest import LEAN, Serve
 from tests.servers import Server
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, LEAN]
 
 STEP = bytes(1280)
 """40 ms of audio."""

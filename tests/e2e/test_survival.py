@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.e2e.clients import client
-from tests.e2e.conftest import Serve
+from tests.e2e.conftest import LEAN, Serve
 from tests.engine_contract import CARDS, recording
 from tests.processes import answers, ends_within
 from tests.servers import READY_WITHIN, ROOT, Server
@@ -47,6 +47,7 @@ def zygote(server: Server) -> psutil.Process:
     return process
 
 
+@LEAN
 async def test_a_server_that_runs_out_of_descriptors_refuses_speech_and_recovers(
     serve: Serve,
 ) -> None:
@@ -72,6 +73,7 @@ async def test_a_server_that_runs_out_of_descriptors_refuses_speech_and_recovers
         assert server.metric('roomcast_engine_restarts_total{engine="embedded"}') == 0
 
 
+@LEAN
 async def test_a_zygote_that_dies_while_descriptors_are_out_is_replaced_once_they_are_not(
     serve: Serve,
 ) -> None:

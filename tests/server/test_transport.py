@@ -1,4 +1,4 @@
-"""The stock adapter over a real uvicorn, held to the contract of every transport."""
+"""Both adapters over a real uvicorn, held to the contract of every transport."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from contextlib import asynccontextmanager
 import anyio
 import msgspec
 import pytest
-import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from actors.connection import ConnectionActor
 from actors.messages import AnyEvent
+from actors.ports import Transport
 from actors.wire import SUBPROTOCOLS
 from server.app import create_app
+from server.lean import LeanTransport
 from server.node import Node
+from server.protocol import LeanWebSocket
 from server.settings import Echo, Engines, Settings
 from server.transport import AsgiTransport
 from server.websocket import HardenedWebSocket
 from tests.contracts import TRANSPORT, HungUp, TransportCheck, check_transport
+from tests.hosted import hosted
 
 pytestmark = pytest.mark.anyio
 
@@ -39,7 +42,6 @@ class SocketPair:
 
     def __init__(self, node: Node, actor: ConnectionActor, client: ClientConnection) -> None:
         self._node, self._client, self.actor = node, client, actor
-        assert isinstance(actor.transport, AsgiTransport)
         self.transport = actor.transport
 
     async def read(self) -> AnyEvent:
@@ -78,19 +80,13 @@ class SocketPair:
 
 
 @asynccontextmanager
-async def connected(websocket_class: object, protocol: str) -> AsyncIterator[SocketPair]:
-    """Serve an app on a free port and connect to it."""
+async def connected(
+    websocket_class: object, adapter: type[Transport], protocol: str
+) -> AsyncIterator[SocketPair]:
+    """Serve an app and connect to it."""
     app = create_app(SETTINGS)
     node: Node = app.state.node
-    config = uvicorn.Config(app, port=0, ws=websocket_class, log_config=None)  # type: ignore[arg-type]
-    server = uvicorn.Server(config)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(server.serve)
-        with anyio.fail_after(10):
-            while not server.started:
-                await anyio.lowlevel.checkpoint()
-
-        port = server.servers[0].sockets[0].getsockname()[1]
+    async with hosted(app, ws=websocket_class) as port:
         client = await connect(
             f"ws://127.0.0.1:{port}/v1/connect",
             subprotocols=[Subprotocol(protocol)],
@@ -99,16 +95,22 @@ async def connected(websocket_class: object, protocol: str) -> AsyncIterator[Soc
         )
         async with client:
             (actor,) = node.manager.actors
+            assert type(actor.transport) is adapter
             yield SocketPair(node, actor, client)
 
-        server.should_exit = True
 
-
-@pytest.mark.parametrize("websocket_class", [HardenedWebSocket, "websockets-sansio"])
+@pytest.mark.parametrize(
+    ("websocket_class", "adapter"),
+    [
+        (LeanWebSocket, LeanTransport),
+        (HardenedWebSocket, AsgiTransport),
+        ("websockets-sansio", AsgiTransport),
+    ],
+)
 @pytest.mark.parametrize("protocol", SUBPROTOCOLS)
 @pytest.mark.parametrize("check", TRANSPORT)
 async def test_it_keeps_the_contract_of_a_transport(
-    check: TransportCheck, protocol: str, websocket_class: object
+    check: TransportCheck, protocol: str, websocket_class: object, adapter: type[Transport]
 ) -> None:
-    async with connected(websocket_class, protocol) as pair:
+    async with connected(websocket_class, adapter, protocol) as pair:
         await check_transport(pair, check)

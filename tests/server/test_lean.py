@@ -1,0 +1,234 @@
+"""The lean protocol looked at from inside: its patience made short, and what it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import anyio
+import pytest
+from fastapi import FastAPI
+
+from server import asgi, http, lean, protocol
+from server.app import create_app
+from server.http import HardenedHttp
+from server.node import Node
+from server.protocol import LeanWebSocket
+from server.settings import Engines, Settings
+from server.wheel import wheel_of
+from tests.e2e.test_bad_input import UPGRADE
+from tests.hosted import hosted
+from tests.rawframes import BINARY, CLOSE, PING, TEXT, frames, masked
+
+pytestmark = pytest.mark.anyio
+
+WITHIN = 20.0
+"""Seconds that anything may take; what takes longer is broken, not slow."""
+SHORT = 0.5
+JOIN = masked(TEXT, b'{"type":"join","room":"a","id":1}')
+START = masked(TEXT, b'{"type":"start","room":"a","engine":"echo"}')
+GOODBYE = masked(CLOSE, b"\x03\xe8")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run where uvicorn runs, in real time."""
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the server wait for nothing longer than half a second."""
+    monkeypatch.setattr(http, "HEAD_WITHIN", SHORT)
+    monkeypatch.setattr(protocol, "ACCEPT_WITHIN", SHORT)
+    for module in (http, asgi):
+        monkeypatch.setattr(module, "FLUSH_WITHIN", SHORT)
+
+    monkeypatch.setattr(lean, "GONE_WITHIN", SHORT)
+    monkeypatch.setattr(protocol, "ABORT_AFTER", SHORT)
+
+
+@pytest.fixture
+def app() -> FastAPI:
+    """The app of a node with the echo engine."""
+    return create_app(Settings(dev=True, engines=Engines(enabled=("echo",))))
+
+
+@pytest.fixture
+async def port(app: FastAPI) -> AsyncIterator[int]:
+    """A server of the app."""
+    async with hosted(app, http=HardenedHttp, ws=LeanWebSocket) as port:
+        yield port
+
+
+class Line:
+    """A raw connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def to(cls, port: int, data: bytes = b"") -> Line:
+        """Connect, and send this."""
+        line = cls(*await asyncio.open_connection("127.0.0.1", port))
+        line.writer.write(data)
+        return line
+
+    async def until(self, text: bytes) -> None:
+        """Read until this has come."""
+        with anyio.fail_after(WITHIN):
+            await self.reader.readuntil(text)
+
+    async def rest(self) -> bytes:
+        """Read to the end."""
+        with anyio.fail_after(WITHIN):
+            data = await self.reader.read()
+
+        self.writer.close()
+        return data
+
+    def reset(self) -> None:
+        """Cut the line without a goodbye."""
+        sock: socket.socket = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+def left_over() -> int:
+    """Return how many connections there are that nothing but memory knows of."""
+    gc.collect()
+    return sum(isinstance(each, LeanWebSocket) for each in gc.get_objects())
+
+
+async def until(check: Callable[[], bool]) -> None:
+    """Let the server go on until it is so."""
+    with anyio.fail_after(WITHIN):
+        while not check():
+            await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("part", [b"", b"G", UPGRADE[:20], UPGRADE])
+async def test_a_head_that_never_comes_to_its_end_is_refused_in_time(
+    port: int, part: bytes
+) -> None:
+    began = anyio.current_time()
+    answer = await (await Line.to(port, part)).rest()
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert SHORT <= anyio.current_time() - began < 4 * SHORT
+
+
+async def test_a_head_that_comes_byte_by_byte_has_no_more_time(port: int) -> None:
+    line = await Line.to(port)
+
+    async def dribble() -> None:
+        for byte in UPGRADE * 100:
+            line.writer.write(bytes([byte]))
+            await anyio.sleep(0.02)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(dribble)
+        began = anyio.current_time()
+        assert (await line.rest()).startswith(b"HTTP/1.1 408 ")
+        assert anyio.current_time() - began < 4 * SHORT
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_second_request_has_as_much_time_as_the_first(port: int) -> None:
+    line = await Line.to(port, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+    await line.until(b"\r\n\r\n")
+    line.writer.write(b"GET /livez")
+    assert b"HTTP/1.1 408 " in await line.rest()
+
+
+async def test_an_application_that_does_not_answer_is_answered_for() -> None:
+    waits = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        assert (await receive())["type"] == "websocket.disconnect"
+        waits.set()
+
+    async with hosted(app, lifespan="off", http=HardenedHttp, ws=LeanWebSocket) as port:
+        answer = await (await Line.to(port, UPGRADE + b"\r\n")).rest()
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        with anyio.fail_after(WITHIN):
+            await waits.wait()
+
+
+async def test_a_peer_that_answers_no_ping_is_told_and_cut(app: FastAPI) -> None:
+    node: Node = app.state.node
+    pings = {"ws_ping_interval": SHORT, "ws_ping_timeout": SHORT}
+    async with hosted(app, http=HardenedHttp, ws=LeanWebSocket, **pings) as port:
+        began = anyio.current_time()
+        line = await Line.to(port, UPGRADE + b"\r\n")
+        answer = await line.rest()
+        assert b"\x89\x00\x88\x18\x03\xf3keepalive ping timeout" in answer
+        assert 3 * SHORT <= anyio.current_time() - began < 8 * SHORT
+        await until(lambda: not node.manager.actors)
+
+
+ENDS: dict[str, tuple[bytes, bytes | None, bool]] = {
+    "nothing": (b"", None, False),
+    "nothing, reset": (b"", None, True),
+    "half a head": (UPGRADE, None, False),
+    "half a head, reset": (UPGRADE, None, True),
+    "an upgrade": (UPGRADE + b"\r\n", None, False),
+    "an upgrade, reset": (UPGRADE + b"\r\n", None, True),
+    "hello": (UPGRADE + b"\r\n", b'"hello"', False),
+    "hello, reset": (UPGRADE + b"\r\n", b'"hello"', True),
+    "half a frame": (UPGRADE + b"\r\n" + JOIN[:9], b'"hello"', True),
+    "joined": (UPGRADE + b"\r\n" + JOIN, b'"joined"', False),
+    "joined, reset": (UPGRADE + b"\r\n" + JOIN, b'"joined"', True),
+    "speaking": (UPGRADE + b"\r\n" + START + masked(BINARY, bytes(640)), b'"ready"', True),
+    "a close": (UPGRADE + b"\r\n" + JOIN + GOODBYE, b"\x88\x02\x03\xe8", False),
+    "a close, reset": (UPGRADE + b"\r\n" + JOIN + GOODBYE, None, True),
+    "a violation": (UPGRADE + b"\r\n" + JOIN + b"\xff\xff", b"\x88\x10\x03\xea", False),
+    "a violation, reset": (UPGRADE + b"\r\n" + JOIN + b"\xff\xff", None, True),
+    "a flood": (UPGRADE + b"\r\n" + masked(PING, b"x" * 125) * 500, None, True),
+    "a bad address": (UPGRADE.replace(b"connect", b"nothing") + b"\r\n", b"404", False),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_however_a_connection_ends_nothing_of_it_stays(
+    port: int, app: FastAPI, caplog: pytest.LogCaptureFixture, end: str
+) -> None:
+    node: Node = app.state.node
+    data, awaited, reset = ENDS[end]
+    await (await Line.to(port, UPGRADE + b"\r\n" + GOODBYE)).rest()
+    tasks, wheel = asyncio.all_tasks(), wheel_of(asyncio.get_running_loop())
+    for _ in range(20):
+        line = await Line.to(port, data)
+        if awaited is not None:
+            await line.until(awaited)
+
+        if reset:
+            line.reset()
+        else:
+            line.writer.close()
+
+    await until(lambda: not node.manager.actors and asyncio.all_tasks() <= tasks)
+    await until(lambda: wheel._size == 0)
+    await until(lambda: left_over() == 0)
+    found = node.manager.statistics()
+    assert all(not number for number in found.connections.values())
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+async def test_a_message_may_come_in_any_two_segments(port: int, cut: int) -> None:
+    ping = masked(TEXT, b'{"type":"ping","id":7}', mask=b"\x01\x02\x03\xff") + GOODBYE
+    line = await Line.to(port, UPGRADE + b"\r\n")
+    await line.until(b'"hello"')
+    line.writer.write(ping[:cut])
+    await asyncio.sleep(0)
+    line.writer.write(ping[cut:])
+    data = await line.rest()
+    *_, ack, close = frames(data[data.index(b"\x81", 20) :])
+    assert b'"ack"' in ack[1]
+    assert close == (0x88, b"\x03\xe8")
