@@ -6,6 +6,7 @@ The heads are h11's, both ways: it bounds what it reads and refuses to write wha
 from __future__ import annotations
 
 import binascii
+import re
 from base64 import b64decode
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -26,6 +27,7 @@ HEADERS = 128
 VERSION = b"13"
 KEY_BYTES = 16
 SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade"
+_FORGED = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class BadUpgrade(Exception):
@@ -108,7 +110,7 @@ class Upgrade:
         return negotiate(self._values(b"sec-websocket-extensions"))
 
     def accept(self, subprotocol: str | None, extension: str | None, extra: Headers) -> bytes:
-        """Build the head that makes it a WebSocket. Raises ValueError for what is no header."""
+        """Build the head that makes it a WebSocket. Raises h11.LocalProtocolError."""
         key = accept_key(self._values(b"sec-websocket-key")[0]).encode()
         lines = [SWITCHING, b"Sec-WebSocket-Accept: " + key]
         if subprotocol:
@@ -118,8 +120,8 @@ class Upgrade:
             lines.append(b"Sec-WebSocket-Extensions: " + extension.encode())
 
         lines += [name + b": " + value for name, value in extra]
-        if any(b"\r" in line or b"\n" in line for line in lines[1:]):
-            raise ValueError("a header of the answer has a line break in it")
+        if any(map(_FORGED.search, lines[1:])):
+            raise h11.LocalProtocolError("a header of the answer has a control character in it")
 
         return b"\r\n".join([*lines, b"", b""])
 

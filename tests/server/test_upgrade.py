@@ -14,6 +14,7 @@ from server.upgrade import (
     HEAD_BYTES,
     HEADERS,
     BadUpgrade,
+    HeadReader,
     Upgrade,
     asks_for_websocket,
     denial_head,
@@ -39,15 +40,16 @@ def head(*more: str) -> bytes:
 
 def upgrade(*more: str) -> Upgrade:
     """Return an upgrade that has its head."""
-    begun = Upgrade()
-    assert begun.receive(head(*more))
-    return begun
+    request = HeadReader().receive(head(*more))
+    assert request is not None
+    return Upgrade(request)
 
 
 def status_of(data: bytes) -> int:
     """Return the status with which bytes are refused, 0 if they are not."""
     try:
-        Upgrade().receive(data)
+        if (request := HeadReader().receive(data)) is not None:
+            Upgrade(request)
     except BadUpgrade as bad:
         return bad.status
 
@@ -78,10 +80,12 @@ def test_a_root_path_stands_before_the_path() -> None:
 
 @given(st.sets(st.integers(1, len(head()) - 1)))
 def test_a_head_may_come_in_any_pieces(places: set[int]) -> None:
-    data, begun = head(), Upgrade()
+    data, begun = head(), HeadReader()
     pieces = [data[a:b] for a, b in pairwise([0, *sorted(places), len(data)])]
     *early, last = [begun.receive(piece) for piece in pieces]
-    assert (any(early), last) == (False, True)
+    assert not any(early)
+    assert last == HeadReader().receive(data)
+    assert last is not None
 
 
 @given(st.binary(max_size=400) | st.binary(max_size=50).map(lambda noise: head()[:-2] + noise))
@@ -94,7 +98,7 @@ def test_any_bytes_are_a_head_a_part_of_one_or_refused(data: bytes) -> None:
 
 
 def test_what_comes_with_the_head_is_kept() -> None:
-    begun = Upgrade()
+    begun = HeadReader()
     assert begun.receive(head() + b"frames")
     assert begun.trailing == b"frames"
 
@@ -108,7 +112,7 @@ def test_the_bounds_of_a_head_hold_to_the_byte() -> None:
 
 
 def test_a_head_without_end_is_refused_at_its_bound() -> None:
-    begun, start = Upgrade(), head()[:-2] + b"X: "
+    begun, start = HeadReader(), head()[:-2] + b"X: "
     assert not begun.receive(start)
     assert not begun.receive(b"x" * (HEAD_BYTES - len(start)))
     with pytest.raises(BadUpgrade) as bad:
