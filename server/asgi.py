@@ -27,6 +27,8 @@ ACCEPT_WITHIN = 10.0
 """Seconds for the head to come and for the application to accept or refuse."""
 FLUSH_WITHIN = 5.0
 """Seconds for a peer to take the answer that refuses it."""
+AT_ONCE = 16
+"""Events of `send` after which others have their turn."""
 Message = Mapping[str, Any]
 
 
@@ -40,6 +42,7 @@ class AsgiSession:
         self._upgrade: Upgrade | None = None
         self._head: HeadReader | None = None
         self._early = self._unwritten = b""
+        self._sends = 0
         self._asked = self._connected = self._answered = self._adopted = False
         self.deflates = False
         """Whether messages may be deflated, both ways."""
@@ -111,10 +114,14 @@ class AsgiSession:
 
     async def send(self, event: Message) -> None:
         """Carry out an ASGI event. Raises ClientDisconnected, or RuntimeError if out of order."""
+        self._sends += 1
+        if self._sends % AT_ONCE == 0:
+            await asyncio.sleep(0)  # a peer that takes all must not keep the loop
+
         while not self.writable and self._gone is None:
             await self._wait()
 
-        if self._gone is not None:
+        if self._gone is not None or self._socket.transport.is_closing():
             raise ClientDisconnected
 
         if self._answered:
