@@ -23,7 +23,7 @@ OPCODES = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
 FIN, DEFLATED, RESERVED, MASKED = 0x80, 0x40, 0x70, 0x80
 FRAGMENTS = 128
 """Fragments that a message may have whatever their size."""
-FRAGMENT_BYTES = 64
+FRAGMENT_BYTES = 32
 """Bytes that the fragments of a message must hold on average when it has more of them."""
 CONTROL_BYTES = 125
 """Longest payload of a control frame (section 5.5)."""

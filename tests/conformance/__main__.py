@@ -14,7 +14,7 @@ from typing import Any
 import click
 import msgspec
 
-from tests.conformance.autobahn import NO_RUNNER, RUNNER, SUITES, Run, Suite, run
+from tests.conformance.autobahn import NO_RUNNER, PASSED, RUNNER, SUITES, Run, Suite, run
 from tests.protocols import PROTOCOLS
 from tests.servers import ROOT, serving
 
@@ -41,7 +41,7 @@ def main(name: str) -> None:
 
     results = ROOT / "benchmarks" / "results" / RESULTS[name]
     results.parent.mkdir(exist_ok=True)
-    results.write_bytes(msgspec.json.format(msgspec.json.encode(summary(suite, runs))))
+    results.write_bytes(msgspec.json.format(msgspec.json.encode(summary(name, suite, runs))))
     failures = [f"{each.protocol} {text}" for each in runs for text in each.failures(suite)]
     for failure in failures:
         click.echo(f"FAILED: {failure}", err=True)
@@ -49,9 +49,17 @@ def main(name: str) -> None:
     sys.exit(bool(failures))
 
 
-def summary(suite: Suite, runs: list[Run]) -> dict[str, Any]:
+def summary(name: str, suite: Suite, runs: list[Run]) -> dict[str, Any]:
     """Return what is worth keeping of the runs."""
     return {
+        "title": f"Autobahn|Testsuite, cases {', '.join(suite.cases)}",
+        "text": (
+            f"`make conformance-{name}`, {time.strftime('%Y-%m-%d')}: the fuzzing client against"
+            " `/v1/echo`. A case that the stock class fails is one of a message in more fragments"
+            " than it takes."
+        ),
+        "columns": ["protocol", "cases", "passed", "failed", "seconds"],
+        "rows": [row(each) for each in runs],
         "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": versions(),
         "cases": suite.cases,
@@ -68,6 +76,13 @@ def summary(suite: Suite, runs: list[Run]) -> dict[str, Any]:
             for each in runs
         ],
     }
+
+
+def row(run: Run) -> list[str]:
+    """Return the line of a table: how many cases passed, and which did not."""
+    failed = [case for case, verdict in run.cases.items() if verdict.word not in PASSED]
+    passed = str(len(run.cases) - len(failed))
+    return [run.protocol, str(len(run.cases)), passed, " ".join(failed), f"{run.seconds:.0f}"]
 
 
 def versions() -> dict[str, str]:
