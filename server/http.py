@@ -96,8 +96,11 @@ class HardenedHttp(H11Protocol):
 
     def _is_too_long(self, data: bytes) -> bool:
         """Say whether a head goes on after the bytes that it may have."""
-        held = len(self.conn.trailing_data[0])
-        return held + len(data) > HEAD_BYTES and b"\r\n\r\n" not in data[: HEAD_BYTES - held]
+        held = self.conn.trailing_data[0]
+        if len(held) + len(data) <= HEAD_BYTES:
+            return False
+
+        return b"\r\n\r\n" not in held[-3:] + data[: HEAD_BYTES - len(held)]
 
     def _refuse(self, status: int) -> None:
         self._refused = True

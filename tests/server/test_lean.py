@@ -8,7 +8,7 @@ import logging
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import pytest
@@ -27,6 +27,7 @@ from tests.rawframes import BINARY, CLOSE, PING, TEXT, frames, masked
 
 pytestmark = pytest.mark.anyio
 
+Kind = TypeVar("Kind")
 WITHIN = 20.0
 """Seconds that anything may take; what takes longer is broken, not slow."""
 SHORT = 0.5
@@ -99,10 +100,10 @@ class Line:
         self.writer.transport.abort()
 
 
-def left_over() -> int:
-    """Return how many connections there are that nothing but memory knows of."""
+def living(kind: type[Kind]) -> list[Kind]:
+    """Return all objects of a class that are still in memory."""
     gc.collect()
-    return sum(isinstance(each, LeanWebSocket) for each in gc.get_objects())
+    return [each for each in gc.get_objects() if isinstance(each, kind)]
 
 
 async def until(check: Callable[[], bool]) -> None:
@@ -143,6 +144,16 @@ async def test_a_second_request_has_as_much_time_as_the_first(port: int) -> None
     await line.until(b"\r\n\r\n")
     line.writer.write(b"GET /livez")
     assert b"HTTP/1.1 408 " in await line.rest()
+
+
+async def test_a_head_may_be_cut_before_its_end_and_have_many_frames_behind_it(port: int) -> None:
+    frame = masked(TEXT, b'{"type":"ping"}') * 1000
+    line = await Line.to(port, UPGRADE + b"\r")
+    await until(lambda: any(each.conn.trailing_data[0] for each in living(HardenedHttp)))
+    line.writer.write(b"\n" + frame + GOODBYE)
+    answer = await line.rest()
+    assert answer.startswith(b"HTTP/1.1 101 ")
+    assert answer.endswith(b"\x88\x02\x03\xe8")
 
 
 async def test_an_application_that_does_not_answer_is_answered_for() -> None:
@@ -214,7 +225,7 @@ async def test_however_a_connection_ends_nothing_of_it_stays(
 
     await until(lambda: not node.manager.actors and asyncio.all_tasks() <= tasks)
     await until(lambda: wheel._size == 0)
-    await until(lambda: left_over() == 0)
+    await until(lambda: not living(LeanWebSocket))
     found = node.manager.statistics()
     assert all(not number for number in found.connections.values())
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
