@@ -230,7 +230,7 @@ def test_a_message_of_crumbs_may_have_128_fragments(crumb: int, between: bytes) 
 def test_a_message_of_32_bytes_a_fragment_may_have_any_number() -> None:
     start, more = masked(BINARY, bytes(32), fin=False), masked(0, bytes(32), fin=False)
     pieces = [start, *[more] * 9998, masked(0, bytes(32))]
-    assert read(pieces, BIG) == [(BINARY, bytes(640_000))]
+    assert read(pieces, BIG) == [(BINARY, bytes(320_000))]
     rich = masked(BINARY, bytes(32 * 1000), fin=False)
     empty = [masked(0, fin=False)] * 999
     assert code_of(rich, *empty, limit=BIG) == 0
