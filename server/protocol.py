@@ -215,9 +215,12 @@ class LeanWebSocket(asyncio.Protocol):
             self.transport.abort()
             return self._sink.due()
 
-        shared = self._shared
-        silent = (shared.wheel.now - self._heard) * TICK
+        shared, now = self._shared, self._shared.wheel.now
+        silent = (now - self._heard) * TICK
         if self._asked > self._heard and not self._paused:
+            if (now - self._asked) * TICK < shared.timeout:
+                return shared.timeout - (now - self._asked) * TICK  # it is more than one turn
+
             self.close(1011, "keepalive ping timeout", ABORT_AFTER)
             return ABORT_AFTER
 
@@ -226,7 +229,7 @@ class LeanWebSocket(asyncio.Protocol):
             return shared.interval - silent
 
         # Its pong is not asked for while we do not read, but a broken connection shows.
-        self._asked = 0 if self._paused else shared.wheel.now
+        self._asked = 0 if self._paused else now
         if self.transport.get_write_buffer_size() == 0:
             self.transport.write(pack_frame(PING, b""))
 

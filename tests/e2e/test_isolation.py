@@ -68,7 +68,7 @@ async def test_a_speaker_that_vanishes_behind_a_stuck_engine_is_forgotten(serve:
     assert server.metric('roomcast_channel_depth{channel="ingress"}') == 32
     speaker.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     speaker.close()
-    with anyio.fail_after(20):
+    with anyio.fail_after(40):
         async with client(f"{server.ws}/v1/connect") as other:
             while (
                 server.metric('roomcast_connections{kind="speak",state="connected"}')
