@@ -25,9 +25,9 @@ BATCH = 256
 
 REST_FROM = 0.001
 """Seconds of a flush from which on the next one waits."""
-REST = 1.5
-"""How long it waits, by the time that the flush took: the others get their turn, and under load
-fewer writes carry more events. Whoever publishes less often than that sees no wait at all."""
+REST = 2.0
+"""How long it waits, by the time that the flush took: the others get two thirds of the loop, and
+under load fewer writes carry more events. Who publishes less often sees no wait at all."""
 REST_MOST = 0.02
 """Seconds that it waits at most."""
 

@@ -236,7 +236,7 @@ async def flushing(coalesce: float = 0.0) -> AsyncIterator[tuple[Fanout, Heavy]]
         tasks.cancel_scope.cancel()
 
 
-async def test_after_a_long_flush_what_comes_gathers_for_as_long_and_a_half() -> None:
+async def test_after_a_long_flush_what_comes_gathers_for_twice_as_long() -> None:
     async with flushing() as (fanout, far):
         for number in (1, 2, 3):
             fanout.deliver("t/a", message(number, number))
