@@ -55,7 +55,7 @@ class Server(Section, frozen=True):
     protocol: Literal["lean", "stock"] = "lean"
     """How WebSockets are spoken: `lean` by the server itself, `stock` by uvicorn's own class."""
     deflate: bool = False
-    """Whether clients may have messages deflated (permessage-deflate, without context takeover)."""
+    """Whether clients may have messages deflated; `lean` deflates each once for all listeners."""
 
 
 class Drain(Section, frozen=True):

@@ -27,7 +27,7 @@ class Stock(Subject):
     """Roomcast behind the stock protocol class of uvicorn."""
 
     name, label = "stock", "Roomcast (stock)"
-    about = "`roomcast serve --dev --protocol stock`"
+    about = "`roomcast serve --dev --protocol stock`, its echo engine, limits.connections raised"
     idle_steps: int | None = 1
     mailbox = Egress().bytes
     environ = {  # noqa: RUF012  never changed
@@ -63,7 +63,7 @@ class Lean(Stock):
     """Roomcast as it is meant to run."""
 
     name, label = "lean", "Roomcast (lean)"
-    about = "`roomcast serve --dev --protocol lean`"
+    about = "`roomcast serve --dev --protocol lean`, its echo engine, limits.connections raised"
     idle_steps = None
 
 

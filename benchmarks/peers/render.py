@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from benchmarks.peers.catalogue import OURS, Workload, catalogue
+from benchmarks.peers.catalogue import OURS, SUBJECTS, Workload, catalogue
 from benchmarks.peers.goals import judge, ratios, series, spread
 from benchmarks.peers.runs import Everything, Facts, Machine, Plan, Section, Verdict
 from server.load.report import LOADED
@@ -85,7 +85,9 @@ def _summary(
 
 
 def _subjects(subjects: list[Facts]) -> str:
-    rows = [[each.label, each.version, each.about] for each in subjects if not each.missing]
+    ways = {each.name: each.about for each in SUBJECTS}
+    here = [each for each in subjects if not each.missing]
+    rows = [[each.label, each.version, ways.get(each.name, each.about)] for each in here]
     away = [
         f"- {each.label} did not take part: {each.missing}." for each in subjects if each.missing
     ]

@@ -31,7 +31,10 @@ class Floor(Subject):
     """The cheapest server that sends each message to each listener by itself."""
 
     name, label = "floor", "floor (C)"
-    about = "epoll, one `send()` for each listener and message; `benchmarks/peers/floor.c`"
+    about = (
+        "epoll, one `send()` for each listener and message, the least without joining messages; "
+        "`benchmarks/peers/floor.c`"
+    )
 
     def missing(self) -> str:
         """Say whether a compiler is there."""
