@@ -1,4 +1,4 @@
-"""What the parts of the lean protocol are to each other."""
+"""What the parts of the lean protocol are to each other, and what every protocol bounds alike."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ from server.wheel import Wheel, wheel_of
 
 LOST = 1006
 """Close code of a connection that ended without one."""
+CLOSE_WITHIN = 5.0
+"""Seconds a peer has to answer a close frame, or to take what is left for it."""
+ABORT_AFTER = 2.0
+"""Seconds between giving a peer up and cutting its connection."""
+PINGS = 50
+"""Pings of a peer in a second, or in all while it does not read; each costs a pong."""
 
 
 class Sink(Protocol):

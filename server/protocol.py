@@ -5,8 +5,8 @@ breaks the rules, and gives messages to its sink: the ASGI application until the
 the connection, its actor from then on. Writes go to the transport as prepared bytes, which it
 sends at once or else says `pause_writing`, for its high-water mark is zero.
 
-picows has as small a protocol, but its read buffer grows without bound, it has no deflate, and its
-listener objects cost more memory than the class below.
+picows has as small a protocol, but its read buffer doubles for a flooding peer and never shrinks,
+and it has no deflate.
 """
 
 from __future__ import annotations
@@ -30,18 +30,12 @@ from server.frames import (
     close_frame,
     read_close,
 )
-from server.ports import LOST, Shared, Sink
+from server.ports import ABORT_AFTER, CLOSE_WITHIN, LOST, PINGS, Shared, Sink
 from server.upgrade import Request
 from server.wheel import TICK
 
-CLOSE_WITHIN = 5.0
-"""Seconds a peer has to answer a close frame, or to take what is left for it."""
-ABORT_AFTER = 2.0
-"""Seconds between giving a peer up and cutting its connection."""
 UNREAD = 1024 * 1024
 """Bytes of a peer that are read and dropped after its end, so that our close frame arrives."""
-PINGS = 50
-"""Pings of a peer in a second, or in all while it does not read; each costs a pong."""
 RESTART = 1012
 
 _shared: WeakKeyDictionary[ServerState, Shared] = WeakKeyDictionary()

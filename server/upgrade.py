@@ -1,6 +1,6 @@
 """The opening handshake (RFC 6455, section 4) without I/O: a request head becomes an ASGI scope.
 
-The heads are h11's, both ways: it bounds what it reads and refuses to write what is no header.
+Heads are read, and refusals written, by h11; the 101 is a few fixed lines and written here.
 """
 
 from __future__ import annotations

@@ -16,17 +16,12 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
+from server.ports import ABORT_AFTER, CLOSE_WITHIN, PINGS
 from server.transport import ABORT, LOST
 from server.upgrade import BadUpgrade, HeadReader, check, refusal
 
 HIGH_WATER = 32 * 1024
 """Bytes the loop may hold for a peer before its writer waits."""
-CLOSE_WITHIN = 5.0
-"""Seconds a peer has to answer a close frame."""
-ABORT_AFTER = 2.0
-"""Seconds between giving a peer up and cutting its connection."""
-PINGS = 50
-"""Pings of a peer in a second, or in all while it does not read; each costs a pong."""
 FRAGMENTS = 128
 """Fragments of one message; the size in bytes does not bound empty ones."""
 

@@ -62,8 +62,10 @@ class Wheel:
             self._size -= 1
 
     def _turn(self) -> None:
-        """Move on by one slot, however late it is: what a stalled process could not hear is no
-        silence of its peers."""
+        """Move on by one slot, however late it is.
+
+        What a stalled process could not hear is no silence of its peers.
+        """
         self.now += 1
         self._empty(self.now % SLOTS)
         self._turning = self._size > 0
