@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Literal
 
@@ -136,3 +136,70 @@ async def test_a_reader_waits_for_the_next_frame() -> None:
             await audio.send(frame(7))
 
         assert got == [frame(7)]
+
+
+async def test_what_cannot_be_done_at_once_says_so() -> None:
+    async with channel(1, "block") as (audio, _):
+        assert audio.open
+        with pytest.raises(anyio.WouldBlock):
+            audio.receive_nowait()
+
+        audio.send_nowait(frame(0))
+        assert not audio.open
+        audio.end()
+        with pytest.raises(anyio.ClosedResourceError):
+            audio.send_nowait(frame(1))
+
+        states = [audio.finished]
+        assert audio.receive_nowait() == frame(0)
+        states.append(audio.finished)
+        assert states == [False, True]
+        with pytest.raises(anyio.EndOfStream):
+            audio.receive_nowait()
+
+
+async def test_a_frame_that_waits_for_room_is_not_overtaken() -> None:
+    async with channel(1, "block") as (audio, _), anyio.create_task_group() as tasks:
+        audio.send_nowait(frame(0))
+        tasks.start_soon(audio.send, frame(1))
+        await settle()
+        assert audio.receive_nowait() == frame(0)
+        assert not audio.open
+        await settle()
+        assert audio.receive_nowait() == frame(1)
+
+
+@pytest.mark.parametrize("ends", [AudioChannel.end, AudioChannel.close])
+async def test_a_waiting_reader_hears_of_the_end(ends: Callable[[AudioChannel], None]) -> None:
+    async with channel(1, "block") as (audio, _), anyio.create_task_group() as tasks:
+        got: list[int] = [0]
+
+        async def read() -> None:
+            got.extend(await drain(audio))
+            got.append(1)
+
+        tasks.start_soon(read)
+        await settle()
+        ends(audio)
+        await settle()
+        assert got == [0, 1]
+
+
+async def test_closing_at_the_very_moment_of_a_send_refuses_the_frame() -> None:
+    async with channel(1, "drop_oldest") as (audio, _), anyio.create_task_group() as tasks:
+
+        async def send() -> None:
+            with pytest.raises(anyio.ClosedResourceError):
+                await audio.send(frame(0))
+
+        tasks.start_soon(send)
+        tasks.start_soon(send)
+        await anyio.lowlevel.checkpoint()
+        audio.close()
+
+
+def test_a_tally_adds_what_waits_now() -> None:
+    tally = ChannelTally()
+    tally.peak = 2
+    found = tally.statistics(depth=1, capacity=3)
+    assert (found.depth, found.capacity, found.peak) == (1, 3, 2)

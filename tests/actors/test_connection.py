@@ -368,3 +368,22 @@ async def test_what_waits_is_not_overtaken() -> None:
         assert [type(event) for event in far.got] == [Hello, Joined]
         far.resume()
         assert [type(event) for event in far.got[2:]] == [Message, Ack]
+
+
+async def test_only_audio_of_a_running_session_needs_no_waiting() -> None:
+    async with running(Limits(audio_bytes=100)) as node:
+        silent, _ = node.connect()
+        assert not silent.receive_nowait(bytes(10))
+        packed, _ = node.connect(codec="msgpack")
+        await packed.receive(msgspec.msgpack.encode({"type": "start", "room": "a"}))
+        await settle()
+        assert not packed.receive_nowait(bytes(10))
+        actor, far, stream = await node.speak("a")
+        assert not actor.receive_nowait('{"type":"ping","id":1}')
+        assert not actor.receive_nowait(bytes(101))
+        assert actor.receive_nowait(bytes(10))
+        assert stream.audio == bytes(10)
+        actor.close(NORMAL)
+        assert actor.receive_nowait(bytes(10))  # ignored, as everything after the end
+        assert stream.audio == bytes(10)
+        assert far.of(Error) == []

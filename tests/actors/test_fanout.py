@@ -269,3 +269,25 @@ async def test_coalescing_gathers_for_the_time_that_is_set() -> None:
         await anyio.sleep(0.025)
         await settle()
         assert data_of(far) == [1, 2, 3]
+
+
+async def test_a_part_of_a_burst_counts_for_what_it_is() -> None:
+    fanout = Fanout(HandClock())
+    manager = Node(Limits(), None).manager
+    views = [View(), View(partials=False), View(epoch="e", after=1), View(epoch="e", after=9)]
+    for view in views:
+        far = FakeTransport()
+        far.actor = manager.connect("listen", Principal("t"), far)
+        fanout.join(far.actor, "t/a", view)
+
+    frames = [message(1), transcript("s", final=False), message(2)]
+    for frame in frames:
+        fanout.deliver("t/a", frame)
+
+    fanout.flush()
+    one, part, two = (len(frame.json) for frame in frames)
+    assert fanout.deliveries == 3 + 2 + 2 + 1
+    assert fanout.delivered_bytes == (one + part + two) + (one + two) + (part + two) + part
+    fanout.deliver("t/a", message(3))
+    fanout.flush()
+    assert fanout.deliveries == 8 + 3

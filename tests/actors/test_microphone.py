@@ -341,3 +341,15 @@ async def test_a_connection_that_ends_before_its_start_forgets_its_audio() -> No
         assert actor.microphone is not None
         assert actor.microphone._early == []
         assert actor.microphone.session is None
+
+
+async def test_audio_is_taken_at_once_by_a_running_session_alone() -> None:
+    async with running() as node:
+        actor, _, stream = await node.speak("a")
+        microphone = actor.microphone
+        assert microphone is not None
+        assert microphone.hear_nowait(FRAME)
+        assert not microphone.hear_nowait(b"")
+        assert stream.audio == FRAME
+        await order(actor, "stop", id=1)
+        assert not microphone.hear_nowait(FRAME)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from time import process_time
 
 import msgspec
@@ -34,7 +35,16 @@ from actors.messages import (
     Transcript,
     Word,
 )
-from actors.wire import Burst, Codec, Frame, decode, encode_json, encode_msgpack, pack_frame
+from actors.wire import (
+    Burst,
+    Codec,
+    Frame,
+    decode,
+    deflate_frame,
+    encode_json,
+    encode_msgpack,
+    pack_frame,
+)
 from tests.actors.node import message, transcript
 
 text = st.text(max_size=20)
@@ -293,3 +303,32 @@ def test_a_burst_leaves_out_partials() -> None:
     assert [frame.partial for frame in burst.without_partials.frames] == [False]
     assert not burst.without_partials.has_partials
     assert Burst([transcript("s", False)]).first_offset == 0
+
+
+@given(st.binary(max_size=2000), st.sampled_from([0x1, 0x2]))
+def test_a_deflated_frame_inflates_to_what_it_was_and_is_never_longer(
+    payload: bytes, opcode: int
+) -> None:
+    frame = deflate_frame(opcode, payload)
+    plain = pack_frame(opcode, payload)
+    assert len(frame) <= len(plain)
+    if frame[0] & 0x40:
+        head = 2 if frame[1] < 126 else 4
+        inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+        assert inflater.decompress(frame[head:] + b"\x00\x00\xff\xff") == payload
+    else:
+        assert frame == plain
+
+
+def test_what_repeats_itself_is_deflated_once_and_shared() -> None:
+    frame = message(1, "again and " * 20)
+    burst, other = Burst([frame, message(2, "x")]), Burst([frame])
+    assert frame.deflated_json_frame[0] == 0xC1
+    assert frame.deflated_msgpack_frame[0] == 0xC2
+    assert burst.deflated_json_frames.startswith(frame.deflated_json_frame)
+    assert burst.deflated_msgpack_frames.startswith(frame.deflated_msgpack_frame)
+    assert other.deflated_json_frames == frame.deflated_json_frame
+    assert frame.deflated_json_frame is frame.deflated_json_frame
+    short = message(0, None)
+    assert deflate_frame(0x1, b"{}") == pack_frame(0x1, b"{}")
+    assert len(short.deflated_json_frame) <= len(short.json_frame)
