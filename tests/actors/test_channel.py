@@ -140,12 +140,13 @@ async def test_a_reader_waits_for_the_next_frame() -> None:
 
 async def test_what_cannot_be_done_at_once_says_so() -> None:
     async with channel(1, "block") as (audio, _):
-        assert audio.open
+        taking = [audio.open]
         with pytest.raises(anyio.WouldBlock):
             audio.receive_nowait()
 
         audio.send_nowait(frame(0))
-        assert not audio.open
+        taking.append(audio.open)
+        assert taking == [True, False]
         audio.end()
         with pytest.raises(anyio.ClosedResourceError):
             audio.send_nowait(frame(1))
