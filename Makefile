@@ -67,7 +67,7 @@ setup: .stamps/python .stamps/speech .stamps/tools
 # The environment, exactly as locked. Debian's python3 has no venv of its own.
 .stamps/python: pyproject.toml uv.lock $(UV)
 	@echo "setting up Python packages"
-	@$(UV) sync --quiet --locked
+	@$(UV) sync --quiet --locked --all-extras
 	@mkdir -p .stamps && touch $@
 
 $(UV):
