@@ -79,7 +79,13 @@ class DeepgramDialect(Dialect):
         self._need(options.key, "key")
         self._hide(options.key)
         self.headers = [("Authorization", f"Token {options.key}")]
+        self._tells, self._told = options.interim_results, 0.0
         self._dial(options.url, [*_fixed(options, spec), *_free(options)])
+
+    @property
+    def heard(self) -> float:
+        """Seconds that the results cover, empty ones too; with partials they come all the time."""
+        return self._told if self._tells and not self.done else self.seconds
 
     def received(self, message: Message) -> Sequence[Recognition]:
         """Take a result, the last metadata or an error; what else there is tells nothing new."""
@@ -114,6 +120,7 @@ class DeepgramDialect(Dialect):
         if not results.channel.alternatives:
             self.garbage()
 
+        self._told = max(self._told, min(results.start + results.duration, self.seconds))
         best = results.channel.alternatives[0]
         words = tuple(
             Word(each.punctuated_word or each.word, each.start, each.end, each.confidence)

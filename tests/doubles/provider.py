@@ -201,8 +201,8 @@ class Double(Background):
             if connection.muted:
                 return
 
-            await socket.send(message)
             connection.sent += 1
+            await socket.send(message)
 
     # The machinery.
 
