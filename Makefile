@@ -49,7 +49,7 @@ browser: setup
 	@$(BIN)/pytest -q tests/browser
 
 resilience: setup
-	@PACE=1 $(BIN)/pytest -v tests/e2e/test_resilience.py
+	@PACE=1 $(BIN)/pytest -v -o faulthandler_timeout=300 tests/e2e/test_resilience.py
 
 fuzz: .stamps/python
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -q tests/server/test_frames.py tests/server/test_deflate.py
