@@ -70,7 +70,7 @@ def _turns(subject: Subject, double: Double, plan: Plan, number: int) -> list[Ru
     try:
         with standing(subject, double) as running:
             while left:
-                turn = take_turn(running, double, left[0], plan.seconds)
+                turn = take_turn(running, double, left[0], plan)
                 run = uvloop.run(asyncio.wait_for(turn, plan.seconds + BESIDES))
                 found.append(msgspec.structs.replace(run, round=number))
                 del left[0]

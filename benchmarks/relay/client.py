@@ -32,8 +32,6 @@ from server.load.target import Target
 
 MS = 1_000_000
 """Nanoseconds in a tick."""
-STAGGER = 1000
-"""Ticks over which the speakers begin, so that their results are spread too."""
 _QUERY = f"access_token={TOKEN}&content_type={quote(KIND, safe='')}"
 _EOS = pack(TEXT, b"EOS")
 
@@ -83,7 +81,7 @@ class Speaker(Socket):
         self.number, self._choir = number, choir
         self.sent = self.heard = self.wrong = 0
         """Frames that were sent, that a result has answered, and that did not come as sent."""
-        self.begins = number * STAGGER // choir.size // PACE_MS * PACE_MS + number % PACE_MS
+        self.begins = number * choir.stagger // choir.size // PACE_MS * PACE_MS + number % PACE_MS
         """The tick of the first frame."""
         self.ledger = Ledger(1)
 
@@ -125,8 +123,9 @@ class Speaker(Socket):
 class Choir:
     """All speakers of a run."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, size: int, stagger: int) -> None:
+        """Let the speakers begin over so many ticks, for their results to be spread too."""
+        self.size, self.stagger = size, stagger
         self.speakers: list[Speaker] = []
         self.delays = Delays()
         """From the moment a frame was due to the result that it caused."""

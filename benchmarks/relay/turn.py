@@ -8,7 +8,7 @@ import msgspec
 
 from benchmarks.peers.process import Running, Stretch, measured
 from benchmarks.peers.runs import Run, Values
-from benchmarks.relay.client import STAGGER, Choir
+from benchmarks.relay.client import Choir
 from benchmarks.relay.subjects import Double, Relay
 from server.load.sockets import hang_up
 from server.load.usage import Process
@@ -25,6 +25,8 @@ class Plan(msgspec.Struct, frozen=True):
     rounds: int = 3
     speakers: tuple[int, ...] = (50, 200)
     """The first number is one that every subject keeps up with; the last is the crowd."""
+    stagger: int = 1000
+    """Milliseconds over which they begin."""
     seconds: float = 6.0
     """Seconds for which all speak and are measured; a whole number of fifths."""
 
@@ -37,13 +39,13 @@ def workload(speakers: int) -> str:
     return f"relay-{speakers}"
 
 
-async def take_turn(running: Running, double: Double, speakers: int, seconds: float) -> Run:
+async def take_turn(running: Running, double: Double, speakers: int, plan: Plan) -> Run:
     """Relay the audio of some speakers. Raises Broken, OSError or TimeoutError."""
-    choir = Choir(speakers)
+    choir = Choir(speakers, plan.stagger)
     await choir.open(running.target)
     with ExitStack() as ending:
         ending.callback(hang_up, choir.speakers)
-        begin, length = STAGGER + SETTLE, round(seconds * 1000)
+        begin, length = plan.stagger + SETTLE, round(plan.seconds * 1000)
         choir.measure(range(begin, begin + length))
         choir.metronome.start()
         ending.callback(choir.metronome.stop)
