@@ -168,7 +168,10 @@ class Choir:
                 async with asyncio.timeout(deadline - time.monotonic()):
                     await speaker.until(lambda: speaker.lost)  # noqa: B023  awaited at once
             except TimeoutError:
-                self._give_up(speaker)
+                speaker.troubles.append("streams not ended in time")
+                speaker.cut()
+
+            self._charge(speaker)
 
     def audit(self) -> Counter[str]:
         """Say what is wrong."""
@@ -183,14 +186,11 @@ class Choir:
 
         return +found
 
-    def _give_up(self, speaker: Speaker) -> None:
-        """Charge the finals that did not come with the time until now."""
+    def _charge(self, speaker: Speaker) -> None:
+        """Let the finals that did not come count with the time until now."""
         now = time.monotonic_ns()
         for frames in range(speaker.heard // FINAL * FINAL + FINAL, speaker.sent + 1, FINAL):
             self.note(speaker.due(frames), now)
-
-        speaker.troubles.append("streams not ended in time")
-        speaker.cut()
 
     def _beat(self, tick: int) -> None:
         for speaker in self._slots[tick % PACE_MS]:

@@ -36,7 +36,7 @@ class Relayed(Section, frozen=True):
 
 def section(everything: Everything, plan: Plan, at: str) -> Relayed:
     """Make the section."""
-    _add_differences(everything, plan)
+    _add_differences(everything)
     rows = [
         _row(everything, speakers, facts.name, facts.label)
         for speakers in plan.speakers
@@ -48,7 +48,7 @@ def section(everything: Everything, plan: Plan, at: str) -> Relayed:
     return Relayed(TITLE, text, columns, rows, _verdicts(everything, plan), everything, plan)
 
 
-def _add_differences(everything: Everything, plan: Plan) -> None:
+def _add_differences(everything: Everything) -> None:
     """Add to each run what its delays are more than those of the direct connection's run."""
     for run in everything.runs:
         direct = [
@@ -57,9 +57,9 @@ def _add_differences(everything: Everything, plan: Plan) -> None:
             if each.round == run.round and each is not run
         ]
         for percent in ("50", "99"):
-            if direct and f"p{percent}" in run.values:
-                base = direct[0][f"p{percent}"]
-                run.values[f"added{percent}"] = run.values[f"p{percent}"] - base
+            key = f"p{percent}"
+            if direct and key in run.values and key in direct[0]:
+                run.values[f"added{percent}"] = run.values[key] - direct[0][key]
 
 
 def _row(everything: Everything, speakers: int, subject: str, label: str) -> list[str]:

@@ -58,23 +58,25 @@ async def take_turn(running: Running, double: Double, speakers: int, plan: Plan)
         relayed = choir.heard() - relayed
         await choir.end(LAST_WITHIN)
 
-    values = _values(choir, stretch, relayed)
-    if isinstance(running.subject, Relay):
-        values["cost"] = stretch.used.server / max(1, relayed) * 1e6
-
+    values = _values(choir, stretch, relayed, direct=helper is None)
     found = choir.audit()
     values["lost"] = float(found["bytes lost"])
     problems = [f"{count:,} {what}" for what, count in sorted(found.items())]
     return Run(workload(speakers), running.subject.name, 0, values, problems)
 
 
-def _values(choir: Choir, stretch: Stretch, relayed: int) -> Values:
-    delays = {f"p{each}": choir.delays.percentile(each) / 1e6 for each in (50, 90, 99)}
-    shares = stretch.shares()
-    if not stretch.helper:  # the subject is the double
-        shares = {"double": shares.pop("server"), **shares}
+def _values(choir: Choir, stretch: Stretch, relayed: int, direct: bool) -> Values:
+    """Put together what was measured; without a relay the subject is the double itself."""
+    wall, shares = stretch.used.wall, stretch.shares()
+    values = {"rate": relayed / wall}
+    if direct:
+        shares["double"] = shares.pop("server")
     else:
-        shares["double"] = 100 * stretch.helper / stretch.used.wall
+        shares["double"] = 100 * stretch.helper / wall
+        values["cost"] = stretch.used.server / max(1, relayed) * 1e6
 
-    rate = relayed / stretch.used.wall
-    return {**delays, "largest": choir.delays.percentile(100) / 1e6, "rate": rate, **shares}
+    if choir.delays:
+        values |= {f"p{each}": choir.delays.percentile(each) / 1e6 for each in (50, 90, 99)}
+        values["largest"] = choir.delays.percentile(100) / 1e6
+
+    return values | shares
