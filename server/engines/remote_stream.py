@@ -109,9 +109,9 @@ class RemoteStream:
         Raises anyio.EndOfStream at the end, UpstreamLost, or the Refused of a provider that accepts
         a stream before it looks at it.
         """
-        await checkpoint()
-        while not self._found:
+        while not self._found:  # what is there came by a callback: no need to let the loop turn
             if self._over is not None:
+                await checkpoint()
                 raise self._over.with_traceback(None)
 
             self._news.clear()
