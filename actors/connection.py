@@ -120,6 +120,11 @@ class ConnectionActor:
         if self.open:
             await self._attempt(self._act(data))
 
+    async def obey(self, command: AnyCommand | bytes) -> None:
+        """Act on a command or on audio that was read before; waits as `receive` does."""
+        if self.open:
+            await self._attempt(self._carry_out(command))
+
     def receive_nowait(self, data: str | bytes) -> bool:
         """Act on a message if that needs no waiting; False says that it needs `receive`."""
         if not self.open:
@@ -194,7 +199,11 @@ class ConnectionActor:
             self.egress.clear()
 
         self.egress.close()
-        self.transport.close(close)
+        self.transport.close(self.farewell(close))
+
+    def farewell(self, close: Close) -> Close:
+        """Return the ending as the peer is to see it; a client of another protocol has its own."""
+        return close
 
     def gone(self, code: int) -> None:
         """The socket is gone, with this close code of the peer or 1006: nothing can be sent."""
@@ -223,7 +232,9 @@ class ConnectionActor:
 
     async def _act(self, data: str | bytes) -> None:
         self._check_size(data)
-        command = decode(data, self.transport.codec)
+        await self._carry_out(decode(data, self.transport.codec))
+
+    async def _carry_out(self, command: AnyCommand | bytes) -> None:
         if isinstance(command, bytes):
             await self._speaking().hear(command)
             return

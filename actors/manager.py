@@ -85,11 +85,15 @@ class ConnectionManager:
     def connect(self, kind: Kind, principal: Principal, transport: Transport) -> ConnectionActor:
         """Make the actor of an accepted connection, and say hello."""
         actor = ConnectionActor(self.new_id(), kind, principal, transport, self)
+        self.welcome(actor)
+        return actor
+
+    def welcome(self, actor: ConnectionActor) -> None:
+        """Take in the actor of an accepted connection, and say hello."""
         self.actors.add(actor)
-        self.observer.connected(kind)
+        self.observer.connected(actor.kind)
         actor.lifecycle.accepted()
         actor.tell(Hello(connection=actor.id, at=self.clock.wall()))
-        return actor
 
     async def send_message(self, principal: Principal, room: str, data: object) -> Position:
         """Publish a value to a room of the tenant and return its position. Raises Refused."""

@@ -20,6 +20,7 @@ from msgspec.inspect import ListType, LiteralType, StructType, VarTupleType, typ
 
 from actors import limits
 from actors.limits import Count, Limits, Seconds, Section
+from server.fronts import options
 
 PREFIX = "ROOMCAST_"
 FILE_VARIABLE = "ROOMCAST_CONFIG"
@@ -108,6 +109,7 @@ class Settings(Section, frozen=True):
     fanout: Fanout = Fanout()
     drain: Drain = Drain()
     engines: Engines = Engines()
+    fronts: options.Fronts = options.Fronts()
 
 
 def load(path: str | Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -137,7 +139,7 @@ def override(settings: Settings, **changes: Mapping[str, Any]) -> Settings:
 def schema() -> dict[str, Any]:
     """Return the JSON schema of the settings file, each setting with its description and unit."""
     document = msgspec.json.schema(Settings)
-    for module in (limits, sys.modules[__name__]):
+    for module in (limits, options, sys.modules[__name__]):
         for name, texts in _field_texts(inspect.getsource(module)).items():
             properties = document["$defs"].get(name, {}).get("properties", {})
             for field, text in texts.items():
