@@ -87,7 +87,9 @@ class Microphone:
         key = holder.principal.key(command.room)
         await studio.reserve(key)
         engine = studio.engine(command.engine)
-        audio = AudioSpec(command.encoding, command.rate or 16000, command.channels, command.language)
+        audio = AudioSpec(
+            command.encoding, command.rate or 16000, command.channels, command.language
+        )
         engine.check(audio)
         principal = holder.principal
         subject = Subject(

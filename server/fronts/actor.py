@@ -11,7 +11,7 @@ import asyncio
 import anyio
 
 from actors.connection import ConnectionActor, Hub
-from actors.errors import Close, Refused
+from actors.errors import IDLE, Close, Refused
 from actors.messages import AnyEvent, Start
 from actors.microphone import Principal
 from actors.ports import Transport
@@ -25,7 +25,7 @@ CUT_AFTER = 1.5
 class FrontActor(ConnectionActor):
     """One connection of another vendor's client."""
 
-    __slots__ = ("_changed", "_translator")
+    __slots__ = ("_changed", "_timer", "_translator")
 
     def __init__(
         self,
@@ -39,6 +39,10 @@ class FrontActor(ConnectionActor):
         super().__init__(name, "speak", principal, transport, hub)
         self._translator = translator
         self._changed = anyio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        if translator.first is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(hub.limits.speech_idle, self._give_up)
 
     async def receive(self, data: str | bytes) -> None:
         """Act on one message, and wait until it is answered if it must be before the next."""
@@ -63,6 +67,9 @@ class FrontActor(ConnectionActor):
     def close(self, close: Close) -> None:
         """End the connection, and see that it is over soon. The first reason wins."""
         if self.open:
+            if self._timer is not None:
+                self._timer.cancel()
+
             asyncio.get_running_loop().call_later(CUT_AFTER, self._cut)
 
         super().close(close)
@@ -118,6 +125,12 @@ class FrontActor(ConnectionActor):
 
     def _wake(self) -> None:
         self._changed.set()
+
+    def _give_up(self) -> None:
+        """End a connection that has never begun to speak; a session has its own watch."""
+        if self.microphone is None:
+            limit = f"{self._hub.limits.speech_idle:g} seconds (limits.speech_idle)"
+            self.close(IDLE.because(f"no audio for {limit}"))
 
     def _cut(self) -> None:
         """Cut a connection that has had its close frame; the sweep cuts one that has not."""

@@ -80,7 +80,7 @@ class DeepgramTranslator:
         if self._closing:
             return ()
 
-        message = read_object(text)
+        message = read_object(text) or {}
         match message:
             case {"type": "KeepAlive"}:
                 return (Touch.ALIVE,)
@@ -89,7 +89,7 @@ class DeepgramTranslator:
             case {"type": "CloseStream"}:
                 self._closing = True
                 return (Stop() if self._opening.started else NORMAL,)
-            case {"type": "Configure", **fields} if (answer := self._configure(fields)) is not None:
+            case {"type": "Configure"} if (answer := self._configure(message)) is not None:
                 return (answer,)
             case _:
                 self._unread = text[:QUOTED]

@@ -14,7 +14,7 @@ import msgspec
 
 from actors.errors import BAD_DATA, NORMAL, Close, Refused
 from actors.messages import Ack, AnyEvent, Closing, Error, Flush, Start, Stop, Transcript, Word
-from server.fronts.query import RATES
+from server.fronts.query import RATES, Query
 from server.fronts.translator import Drained, Say, Step, fit, read_object
 
 RATE = 16_000
@@ -32,15 +32,27 @@ ENDINGS = {
 _WHOLE = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
+def read_vosk(parameters: Mapping[str, str], room: str, connection: str) -> Start:
+    """Read a query, which no client of vosk-server has, but may. Raises Refused."""
+    query = Query(parameters)
+    return Start(
+        room=query.room(room or f"vosk:{connection}"),
+        language=query.text("language", "en"),
+        engine=query.text("engine"),
+        name=query.text("name"),
+        transcripts=True,
+    )
+
+
 class VoskTranslator:
     """One stream."""
 
     direct = False
     first = None
 
-    def __init__(self, room: str) -> None:
-        """Take the room that the stream goes to."""
-        self._room = room
+    def __init__(self, start: Start) -> None:
+        """Take the command that the first audio gives, but for the rate."""
+        self._start = start
         self._rate, self._words, self._alternatives = RATE, True, False
         self._started = self._ended = self.busy = False
         self._partial: Transcript | None = None
@@ -73,7 +85,7 @@ class VoskTranslator:
 
         if data and not self._started:
             self._started = True
-            yield Start(room=self._room, rate=self._rate, transcripts=True)
+            yield msgspec.structs.replace(self._start, rate=self._rate)
 
         if data:
             yield data

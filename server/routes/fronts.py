@@ -24,7 +24,7 @@ from server.fronts.deepgram import DeepgramTranslator
 from server.fronts.deepgram_query import read_listen
 from server.fronts.revai import RevaiTranslator, ending_of, read_stream
 from server.fronts.translator import Translator, fit
-from server.fronts.vosk import VoskTranslator
+from server.fronts.vosk import VoskTranslator, read_vosk
 from server.node import Node
 from server.problems import deny
 from server.routes.sockets import transport_of
@@ -119,17 +119,18 @@ async def serve_revai(node: Node, websocket: WebSocket) -> None:
 
 async def serve_vosk(node: Node, websocket: WebSocket) -> None:
     """Carry a stream to its end; who cannot be taken gets the problem document."""
+    connection = node.manager.new_id()
     try:
         principal = _admit(node)
+        start = read_vosk(websocket.query_params, node.settings.fronts.vosk.room, connection)
+        _check_engine(node, start)
     except Refused as refused:
         node.metrics.observer.refused(refused.code)
         await deny(websocket, refused)
         return
 
-    connection = node.manager.new_id()
-    room = node.settings.fronts.vosk.room or f"vosk:{connection}"
     if await _accept(websocket, PLAIN):
-        await _run(node, websocket, connection, principal, VoskTranslator(room))
+        await _run(node, websocket, connection, principal, VoskTranslator(start))
 
 
 def _admit(node: Node) -> Principal:
