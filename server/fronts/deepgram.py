@@ -249,7 +249,6 @@ class DeepgramTranslator:
 
     def _take_leave(self, event: Closing) -> Iterator[Say]:
         """Say what is left, then why it ends if that is not the client's wish, then Metadata."""
-        yield from self._release()
         while self._flushes:
             yield from self._answer_flush(self._flushes[0])
 
