@@ -41,15 +41,18 @@ class Listen(msgspec.Struct, frozen=True):
     """Whether finals say that the speaker has paused."""
 
 
-def read_listen(parameters: Mapping[str, str], connection: str) -> Listen:
-    """Read a query. Raises Refused, naming the parameter."""
+def read_listen(parameters: Mapping[str, str], request: str) -> Listen:
+    """Read a query. Raises Refused, naming the parameter.
+
+    Without a room it is one that only who knows the id of the request can name.
+    """
     query = Query(parameters)
     query.whole("utterance_end_ms", 1000, range(1000, 60_001))
     if parameters.get("endpointing", "").lower() not in ("true", "false"):
         query.whole("endpointing", 10, range(60_001))
 
     return Listen(
-        start=_read_start(query, connection),
+        start=_read_start(query, request),
         model=query.text("model", "general", LONGEST_MODEL),
         interim=query.flag("interim_results"),
         vad_events=query.flag("vad_events"),
@@ -58,7 +61,7 @@ def read_listen(parameters: Mapping[str, str], connection: str) -> Listen:
     )
 
 
-def _read_start(query: Query, connection: str) -> Start:
+def _read_start(query: Query, request: str) -> Start:
     named = query.text("encoding").lower()
     if named not in ENCODINGS:
         known = ", ".join(name for name in ENCODINGS if name)
@@ -73,7 +76,7 @@ def _read_start(query: Query, connection: str) -> Start:
         rate = None  # the container says it
 
     return Start(
-        room=query.room(f"deepgram:{connection}"),
+        room=query.room(f"deepgram:{request}"),
         encoding=encoding,
         rate=rate,
         channels=query.whole("channels", 1, range(1, 3)),

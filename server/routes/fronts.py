@@ -85,7 +85,7 @@ async def serve_deepgram(node: Node, websocket: WebSocket) -> None:
     try:
         found = credential(websocket, "header", "subprotocol")
         principal = _admit(node)
-        listen = read_listen(websocket.query_params, connection)
+        listen = read_listen(websocket.query_params, request)
         _check_engine(node, listen.start)
     except Refused as refused:
         node.metrics.observer.refused(refused.code)
