@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
-from uuid import NAMESPACE_URL, uuid5
 
 from actors.errors import NORMAL, Close, Refused
-from actors.messages import Ack, AnyEvent, Closing, Error, Flush, Start, Stop, Transcript, Word
+from actors.messages import Ack, AnyEvent, Closing, Error, Flush, Start, Stop, Transcript
+from server.fronts.deepgram_documents import Documents
 from server.fronts.deepgram_query import Listen
 from server.fronts.opening import Opening
 from server.fronts.translator import Say, Step, Touch, fit, read_object
@@ -36,7 +35,6 @@ ENDINGS = {
 }
 """Close code and Deepgram's name of our endings; the others keep their code."""
 AUDIO_REFUSALS = ("unsupported_audio", "bad_audio")
-WORD_EDGES = ".,!?;:\"'()[]"
 
 
 class DeepgramTranslator:
@@ -46,7 +44,8 @@ class DeepgramTranslator:
 
     def __init__(self, listen: Listen, request: str, created: float) -> None:
         """Take what was asked for, the id of the request and its Unix time."""
-        self._listen, self._request, self._created = listen, request, created
+        self._listen, self._created = listen, created
+        self._documents = Documents(request, listen.model, listen.endpoints)
         self._opening = Opening(listen.start)
         self._digest, self._bytes = sha256(), 0
         self._covered = 0.0
@@ -60,10 +59,6 @@ class DeepgramTranslator:
         self._unread: str | None = None
         self._complaint: Error | None = None
         self._closing = False
-        model = listen.model
-        info = {"name": model, "version": "roomcast", "arch": "roomcast"}
-        uuid = str(uuid5(NAMESPACE_URL, model))
-        self._metadata = {"request_id": request, "model_info": info, "model_uuid": uuid}
 
     @property
     def first(self) -> Start | None:
@@ -153,15 +148,7 @@ class DeepgramTranslator:
         if not isinstance(features, dict | None) or not isinstance(keyterms, list | None):
             return None
 
-        answer: dict[str, Any] = {"type": "ConfigureSuccess", "request_id": self._request}
-        if keyterms is not None:
-            answer |= {
-                "type": "ConfigureFailure",
-                "code": "CONFIGURE_KEYTERMS_NOT_SUPPORTED",
-                "description": "no engine here takes keyterms",
-            }
-
-        return Say(answer)
+        return Say(self._documents.configured(keyterms is not None))
 
     def _say_partial(self, event: Transcript) -> Iterator[Say]:
         yield from self._release()
@@ -180,8 +167,8 @@ class DeepgramTranslator:
         """Tell that speech began, once for each segment."""
         if self._listen.vad_events and event.segment != self._began and event.text:
             self._began = event.segment
-            began = round(max(event.start, self._covered), 3)
-            yield Say({"type": "SpeechStarted", "channel": [0, 1], "timestamp": began})
+            at = max(event.start, self._covered)
+            yield Say(self._documents.speech_started(at))
 
     def _release(self, from_finalize: bool = False) -> Iterator[Say]:
         """Say the final that was held, if any."""
@@ -192,8 +179,7 @@ class DeepgramTranslator:
         yield self._result_of(event, from_finalize)
         self._covered = max(self._covered, event.end)
         if self._listen.utterance_ends and event.text:
-            end = round(event.words[-1].end if event.words else event.end, 3)
-            yield Say({"type": "UtteranceEnd", "channel": [0, 1], "last_word_end": end})
+            yield Say(self._documents.utterance_end(event))
 
     def _answer_flush(self, flush: str) -> Iterator[Say]:
         """Answer one Finalize, with the final that it brought or with an empty one."""
@@ -207,45 +193,21 @@ class DeepgramTranslator:
             yield self._nothing()
 
     def _result_of(self, event: Transcript, from_finalize: bool = False) -> Say:
-        words = event.words
-        sure = sum(word.confidence for word in words) / len(words) if words else 1.0
-        alternative = {
-            "transcript": event.text,
-            "confidence": round(sure, 4),
-            "words": [_word(word) for word in words],
-        }
-        length = max(0.0, event.end - self._covered)
-        document = self._results(alternative, length, event.final, from_finalize)
+        document = self._documents.results(event, self._covered, from_finalize)
         return Say(document, event.segment, partial=not event.final)
 
     def _nothing(self) -> Say:
         """Answer a Finalize that found nothing."""
-        alternative = {"transcript": "", "confidence": 0.0, "words": []}
-        return Say(self._results(alternative, 0.0, final=True, from_finalize=True))
-
-    def _results(
-        self, alternative: dict[str, Any], length: float, final: bool, from_finalize: bool
-    ) -> dict[str, Any]:
-        return {
-            "type": "Results",
-            "channel_index": [0, 1],
-            "duration": round(length, 3),
-            "start": round(self._covered, 3),
-            "is_final": final,
-            "speech_final": final and self._listen.endpoints,
-            "channel": {"alternatives": [alternative]},
-            "metadata": self._metadata,
-            "from_finalize": from_finalize,
-        }
+        return Say(self._documents.nothing(self._covered))
 
     def _complain(self, event: Error) -> Iterator[Say]:
         """Say why something is refused; an Error of the client's text repeats the text."""
         quoted, self._unread = self._unread, None
         self._complaint = event
         if quoted is not None:
-            yield self._error("SchemaError", event.message, quoted)
-        elif not self._closing:
-            yield self._error(event.code, event.message, event.message)
+            yield Say(self._documents.error("SchemaError", event.message, quoted))
+        else:
+            yield Say(self._documents.error(event.code, event.message, event.message))
 
     def _take_leave(self, event: Closing) -> Iterator[Say]:
         """Say what is left, then why it ends if that is not the client's wish, then Metadata."""
@@ -256,48 +218,17 @@ class DeepgramTranslator:
         if event.reason != "normal" and (complaint is None or complaint.message != event.message):
             name = ENDINGS.get(event.reason, (0, ""))[1] or event.reason
             message = event.message or event.reason
-            yield self._error(name, message, message)
+            yield Say(self._documents.error(name, message, message))
 
-        created = datetime.fromtimestamp(self._created, UTC)
-        yield Say(
-            {
-                "type": "Metadata",
-                "transaction_key": "deprecated",
-                "request_id": self._request,
-                "sha256": self._digest.hexdigest(),
-                "created": created.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-                "duration": round(self._seconds, 3),
-                "channels": self._listen.start.channels,
-            }
-        )
+        digest, channels = self._digest.hexdigest(), self._listen.start.channels
+        yield Say(self._documents.metadata(self._created, digest, self._seconds, channels))
 
     @property
     def _seconds(self) -> float:
         """Seconds of audio: counted where the bytes say it, else as far as it was recognized."""
-        start = self._listen.start
+        start = self._opening.start
         width = {"pcm_s16le": 2, "mulaw": 1, "alaw": 1}.get(start.encoding)
         if width is None or start.rate is None:
             return self._covered
 
         return self._bytes / (width * start.rate * start.channels)
-
-    def _error(self, variant: str, description: str, message: str) -> Say:
-        return Say(
-            {
-                "type": "Error",
-                "variant": variant,
-                "description": description,
-                "message": message,
-                "request_id": self._request,
-            }
-        )
-
-
-def _word(word: Word) -> dict[str, Any]:
-    return {
-        "word": word.text.strip(WORD_EDGES).lower() or word.text,
-        "start": round(word.start, 3),
-        "end": round(word.end, 3),
-        "confidence": round(word.confidence, 4),
-        "punctuated_word": word.text,
-    }

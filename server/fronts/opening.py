@@ -20,7 +20,8 @@ class Opening:
 
     def __init__(self, start: Start) -> None:
         """Take the session's Start; one with an encoding is not held."""
-        self._start = start
+        self.start = start
+        """What is, or will be, the command."""
         self._head = b""
         self.started = start.encoding != SNIFF
         """Whether the Start has been given out."""
@@ -28,7 +29,7 @@ class Opening:
     @property
     def first(self) -> Start | None:
         """The command to begin the connection with, if it can begin already."""
-        return self._start if self.started else None
+        return self.start if self.started else None
 
     def hear(self, data: bytes) -> Iterable[Step]:
         """Pass audio on, with the Start before the first of it; PCM is what is no container.
@@ -48,9 +49,10 @@ class Opening:
         head, self._head, self.started = self._head, b"", True
         container = container_of(head)
         if container is not None:
-            return (msgspec.structs.replace(self._start, encoding=container, rate=None), head)
-
-        if self._start.rate is None:
+            self.start = msgspec.structs.replace(self.start, encoding=container, rate=None)
+        elif self.start.rate is not None:
+            self.start = msgspec.structs.replace(self.start, encoding="pcm_s16le")
+        else:
             return (BAD_DATA.because("the audio begins like no container that is known here"),)
 
-        return (msgspec.structs.replace(self._start, encoding="pcm_s16le"), head)
+        return (self.start, head)
