@@ -31,7 +31,6 @@ from actors.messages import (
     AnyEvent,
     Closing,
     Error,
-    Flush,
     Join,
     Leave,
     Ping,
@@ -259,8 +258,6 @@ class ConnectionActor:
                 await self._speaking().start(command)
             case Stop():
                 self._speaking().stop(command)
-            case Flush():
-                self._speaking().flush(command)
             case Ping(id=id) if id is not None:
                 self.tell(Ack(id=id, at=self._hub.clock.wall()))
             case Refresh():

@@ -49,10 +49,8 @@ class Start(Command, frozen=True, kw_only=True):
 
     room: RoomName
     encoding: Label = "pcm_s16le"
-    rate: int | None = None
+    rate: int = 16000
     """Samples a second and channel, in hertz."""
-    transcripts: bool = False
-    """Whether the speaker is told its own transcripts."""
     channels: int = 1
     language: Label = "en"
     engine: Label = ""
@@ -63,10 +61,6 @@ class Start(Command, frozen=True, kw_only=True):
 
 class Stop(Command, frozen=True, kw_only=True):
     """End the speech session: acknowledged when the last final has been published."""
-
-
-class Flush(Command, frozen=True, kw_only=True):
-    """Ask for the final of what was said so far."""
 
 
 class Publish(Command, frozen=True, kw_only=True):
@@ -86,7 +80,7 @@ class Ping(Command, frozen=True, kw_only=True):
     """Ask for an `ack`."""
 
 
-AnyCommand = Join | Leave | Start | Stop | Flush | Publish | Refresh | Ping
+AnyCommand = Join | Leave | Start | Stop | Publish | Refresh | Ping
 
 
 class AudioFrame(msgspec.Struct, frozen=True, gc=False):

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from actors.errors import INTERNAL, NORMAL, OVERLOAD, Close, Refused, find, verdict
-from actors.messages import Ack, AnyEvent, AudioSpec, CommandId, Flush, Speaker, Speech, Start, Stop
+from actors.messages import Ack, AnyEvent, AudioSpec, CommandId, Speaker, Speech, Start, Stop
 from actors.ports import Engine, Work
 from actors.speech import Outlet, SpeechSession, Subject
 
@@ -87,9 +87,7 @@ class Microphone:
         key = holder.principal.key(command.room)
         await studio.reserve(key)
         engine = studio.engine(command.engine)
-        audio = AudioSpec(
-            command.encoding, command.rate or 16000, command.channels, command.language
-        )
+        audio = AudioSpec(command.encoding, command.rate, command.channels, command.language)
         engine.check(audio)
         principal = holder.principal
         subject = Subject(
@@ -100,7 +98,6 @@ class Microphone:
             audio=audio,
         )
         session = self.session = SpeechSession(subject, engine, studio, holder.tell)
-        session.transcripts = command.transcripts
         studio.carry(session, lambda: self._run(session, command.id), holder.close)
         early, self._early, self._refused, self._used = self._early, [], False, True
         for data in early:
@@ -131,13 +128,6 @@ class Microphone:
 
         self._stopped, self._stop_id = True, command.id
         self.session.end()
-
-    def flush(self, command: Flush) -> None:
-        """Ask for the final of what was said. Raises Refused."""
-        if self.session is None or self.session.ending:
-            raise Refused("not_started", "there is no speech session to flush")
-
-        self._acknowledge(command.id)
 
     def abandon(self, within: float) -> None:
         """End the session, and give up on what is not recognized within this many seconds."""

@@ -80,7 +80,6 @@ class SpeechSession:
         self.told = 0.0
         """The lag that the speaker was told last, in seconds."""
         self.ending = False
-        self.transcripts = False
         self._abandoned = self._feeding = False
         self._fed = 0
         self._stream: Upstream | None = None
@@ -144,11 +143,6 @@ class SpeechSession:
         self.ending = True
         self.ingress.end()
         self._route()
-
-    async def drained(self) -> None:
-        """Wait until the channels are empty."""
-        while not self.ending and (self.ingress.depth or self.upstream.depth or self._feeding):
-            await anyio.sleep(0.002)
 
     def abandon(self, within: float) -> None:
         """End, and give up on what is not recognized within this many seconds."""
@@ -262,9 +256,6 @@ class SpeechSession:
                     self._observe(event.end)
                 else:
                     await self._outlet.publish_partial(self.subject.key, event)
-
-                if self.transcripts:
-                    self._tell(event)
         except anyio.EndOfStream:
             if not self.ending:
                 raise UpstreamLost(f"the engine {self.engine.name} ended the stream") from None

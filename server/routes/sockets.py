@@ -52,7 +52,7 @@ def add_sockets(app: FastAPI, node: Node) -> None:
         try:
             query = read_query(websocket, SpeakQuery)
             start = Start(room=room_of(websocket), **msgspec.structs.asdict(query))
-            spec = AudioSpec(start.encoding, start.rate or 16000, start.channels, start.language)
+            spec = AudioSpec(start.encoding, start.rate, start.channels, start.language)
             node.manager.engine(start.engine).check(spec)
         except Refused as refused:
             await _deny(node, websocket, refused)
