@@ -19,8 +19,8 @@ import msgspec
 from msgspec.inspect import ListType, LiteralType, StructType, VarTupleType, type_info
 
 from actors import limits
-from actors.limits import Count, Limits, Seconds, Section
-from server.fronts import options
+from actors.limits import Count, Limits, Seconds, Section, SpeechLimits
+from server.fronts.options import Fronts, Port
 
 PREFIX = "ROOMCAST_"
 FILE_VARIABLE = "ROOMCAST_CONFIG"
@@ -33,7 +33,6 @@ SERVICE_LINK = re.compile(
 """What Kubernetes sets in every pod beside a service that is called roomcast."""
 
 EngineName = Annotated[str, msgspec.Meta(pattern="^(embedded|echo)$")]
-Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
 class BadSettings(Exception):
@@ -72,8 +71,7 @@ class Fanout(Section, frozen=True):
     """How what is published leaves for the listeners."""
 
     coalesce_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 0.0
-    """Milliseconds for which events are gathered into one write for each listener; 0 sends what
-    came in one turn of the event loop."""
+    """Milliseconds for which events gather into one write; 0 sends what came in one turn."""
 
 
 class Embedded(Section, frozen=True):
@@ -95,6 +93,9 @@ class Engines(Section, frozen=True):
 
     enabled: Annotated[tuple[EngineName, ...], msgspec.Meta(min_length=1)] = ("embedded", "echo")
     """Engines that clients may name; the first is used when they name none."""
+    failover: tuple[EngineName, ...] = ()
+    """Engines that are tried in turn for who names none, and when one is lost; empty means the
+    first that is enabled, alone."""
     embedded: Embedded = Embedded()
     echo: Echo = Echo()
 
@@ -106,10 +107,11 @@ class Settings(Section, frozen=True):
     """One open tenant, `dev`, without tokens; for a developer's own machine."""
     server: Server = Server()
     limits: Limits = Limits()
+    speech: SpeechLimits = SpeechLimits()
     fanout: Fanout = Fanout()
     drain: Drain = Drain()
     engines: Engines = Engines()
-    fronts: options.Fronts = options.Fronts()
+    fronts: Fronts = Fronts()
 
 
 def load(path: str | Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -139,7 +141,7 @@ def override(settings: Settings, **changes: Mapping[str, Any]) -> Settings:
 def schema() -> dict[str, Any]:
     """Return the JSON schema of the settings file, each setting with its description and unit."""
     document = msgspec.json.schema(Settings)
-    for module in (limits, options, sys.modules[__name__]):
+    for module in (limits, sys.modules[Fronts.__module__], sys.modules[__name__]):
         for name, texts in _field_texts(inspect.getsource(module)).items():
             properties = document["$defs"].get(name, {}).get("properties", {})
             for field, text in texts.items():

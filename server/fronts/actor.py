@@ -71,6 +71,9 @@ class FrontActor(ConnectionActor):
                 self._timer.cancel()
 
             asyncio.get_running_loop().call_later(CUT_AFTER, self._cut)
+            if self.microphone is not None and self.microphone.session is not None:
+                # No client of another protocol could resume it.
+                self.microphone.session.abandon(self._hub.limits.upstream.end_within)
 
         super().close(close)
         self._wake()
@@ -116,12 +119,12 @@ class FrontActor(ConnectionActor):
     def _touch(self) -> None:
         """Count the client's word as a sign of life, though it is no audio."""
         if self.microphone is not None and self.microphone.session is not None:
-            self.microphone.session.heard_at = self._hub.clock.monotonic()
+            self.microphone.session.keep_alive()
 
     async def _drained(self) -> None:
         """Wait until the engine has taken what it was sent."""
         if self.microphone is not None and self.microphone.session is not None:
-            await self.microphone.session.drained()
+            await self.microphone.session.intake.drained()
 
     def _wake(self) -> None:
         self._changed.set()

@@ -16,7 +16,7 @@ from actors.messages import Ack, AnyEvent, Closing, Error, Flush, Start, Stop, T
 from server.fronts.deepgram_documents import Documents
 from server.fronts.deepgram_query import Listen
 from server.fronts.opening import Opening
-from server.fronts.translator import Say, Step, Touch, fit, read_object
+from server.fronts.translator import Say, Step, Touch, fit, public, read_object
 
 FLUSHES = 8
 """Finalize messages that may wait for their answer; then no more is read."""
@@ -30,8 +30,6 @@ ENDINGS = {
     "idle": (1011, SILENT_CLIENT),
     "upstream_unavailable": (1011, SILENT_SERVICE),
     "invalid_data": (1008, UNDECODABLE),
-    "slow_consumer": (1008, ""),
-    "bad_message": (1008, ""),
 }
 """Close code and Deepgram's name of our endings; the others keep their code."""
 AUDIO_REFUSALS = ("unsupported_audio", "bad_audio")
@@ -123,9 +121,9 @@ class DeepgramTranslator:
 
     def end(self, close: Close) -> Close:
         """Return an ending in Deepgram's codes, its name first where it has one."""
+        code, name = ENDINGS.get(close.reason, (public(close.code), ""))
         complaint = self._complaint
-        code, name = ENDINGS.get(close.reason, (close.code, ""))
-        if close.reason == "overload" and complaint and complaint.code in AUDIO_REFUSALS:
+        if complaint and complaint.message == close.message and complaint.code in AUDIO_REFUSALS:
             code, name = 1008, UNDECODABLE
 
         if close.reason == "normal":

@@ -12,7 +12,7 @@ from actors.errors import BAD_DATA, NORMAL, Close, Refused
 from actors.messages import AnyEvent, Closing, Error, Hello, Speech, Start, Stop, Transcript, Word
 from server.fronts.opening import SNIFF, Opening
 from server.fronts.query import RATES, Query, refused
-from server.fronts.translator import Say, Step, fit
+from server.fronts.translator import Say, Step, fit, public
 
 RAW = "audio/x-raw"
 CONTAINERS = {
@@ -38,11 +38,8 @@ ENDINGS = {
     "restart": SHUTTING_DOWN,
     "overload": TRY_AGAIN,
     "upstream_unavailable": TRY_AGAIN,
-    "idle": (1008, ""),
-    "slow_consumer": (1008, ""),
-    "bad_message": (1008, ""),
 }
-"""Close code and reason of our endings; our own 4xxx would mean something else to a client."""
+"""Close code and reason of our endings; the others keep their code."""
 REFUSALS = {
     "unauthorized": UNAUTHORIZED,
     "draining": SHUTTING_DOWN,
@@ -51,6 +48,15 @@ REFUSALS = {
     "engine_busy": TRY_AGAIN,
 }
 """Close code and reason of refusals that are not about a parameter."""
+ABOUT_PARAMETERS = (
+    "bad_audio",
+    "bad_message",
+    "bad_room",
+    "engine_forbidden",
+    "engine_rejected",
+    "unknown_engine",
+    "unsupported_audio",
+)
 _SPOKEN = re.compile(r"(?P<word>.*?)(?P<punct>[.,!?;:]*)", re.DOTALL)
 
 
@@ -170,9 +176,10 @@ class RevaiTranslator:
 
     def end(self, close: Close) -> Close:
         """Return an ending in Rev.ai's codes; a bad parameter is named."""
-        code, reason = ENDINGS.get(close.reason, (close.code, ""))
-        if close.reason == "overload" and self._refusal is not None:
-            code, reason = ending_of(self._refusal.code, self._refusal.message)
+        code, reason = ENDINGS.get(close.reason, (public(close.code), ""))
+        refusal = self._refusal
+        if refusal is not None and refusal.message == close.message:
+            code, reason = ending_of(refusal.code, refusal.message)
 
         return Close(code, fit(reason or close.message or close.reason), flush=close.flush)
 
@@ -233,7 +240,7 @@ def ending_of(code: str, message: str) -> tuple[int, str]:
     if code in REFUSALS:
         return REFUSALS[code]
 
-    if code in ("bad_message", "bad_room", "unknown_engine", "unsupported_audio"):
+    if code in ABOUT_PARAMETERS:
         return BAD_REQUEST, f"Bad Request: {message}"
 
     return TRY_AGAIN

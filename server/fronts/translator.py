@@ -81,6 +81,11 @@ def fit(reason: str) -> str:
     return reason.encode(errors="replace")[:REASON_BYTES].decode(errors="ignore")
 
 
+def public(code: int) -> int:
+    """Return a close code that means to other protocols what it means here: not one of our own."""
+    return code if code < 4000 else 1008
+
+
 def read_object(text: str) -> dict[str, Any] | None:
     """Return the JSON object that a text holds, or None if it holds none."""
     try:

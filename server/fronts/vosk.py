@@ -15,20 +15,13 @@ import msgspec
 from actors.errors import BAD_DATA, NORMAL, Close, Refused
 from actors.messages import Ack, AnyEvent, Closing, Error, Flush, Start, Stop, Transcript, Word
 from server.fronts.query import RATES, Query
-from server.fronts.translator import Drained, Say, Step, fit, read_object
+from server.fronts.translator import Drained, Say, Step, fit, public, read_object
 
 RATE = 16_000
 """Samples a second when the client does not say."""
 FINALS = 256
 """Finals that wait for a reply; older ones are joined beyond that."""
 RESET = "reset"
-ENDINGS = {
-    "idle": 1008,
-    "slow_consumer": 1008,
-    "upstream_unavailable": 1011,
-    "bad_message": 1008,
-}
-"""Close codes of our endings that have one of our own."""
 _WHOLE = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
@@ -114,7 +107,7 @@ class VoskTranslator:
 
     def end(self, close: Close) -> Close:
         """Keep to the codes of RFC 6455: the protocol has none of its own."""
-        code = ENDINGS.get(close.reason, close.code)
+        code = 1011 if close.reason == "upstream_unavailable" else public(close.code)
         reason = "" if close.reason == "normal" else fit(close.message or close.reason)
         return Close(code, reason, flush=close.flush)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ from starlette.routing import BaseRoute, Match, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from actors.catalog import spec_of
 from actors.errors import Refused
 from actors.messages import Start
 from actors.microphone import Principal
@@ -142,10 +144,12 @@ def _admit(node: Node) -> Principal:
 
 def _check_engine(node: Node, start: Start) -> None:
     """Refuse before the answer what the engine would refuse after it. Raises Refused."""
-    engine = node.manager.engine(start.engine)
-    running = sum(each.engine is engine for each in node.manager.upkeep.speaking)
-    if 0 < engine.max_streams <= running:
-        raise Refused("engine_busy", f"all streams of the engine {engine.name} are in use")
+    known = start if start.encoding else msgspec.structs.replace(start, encoding="pcm_s16le")
+    engines = node.manager.catalog.choose(start.engine, spec_of(known))
+    running = Counter(each.engine.name for each in node.manager.upkeep.speaking.values())
+    if all(0 < each.max_streams <= running[each.name] for each in engines):
+        names = ", ".join(each.name for each in engines)
+        raise Refused("engine_busy", f"all streams of {names} are in use")
 
 
 def _deepgram_refusal(refused: Refused, request: str) -> Response:
@@ -176,8 +180,7 @@ async def _run(
     """Hand an accepted connection to an actor, and carry it to its end."""
     transport = transport_of(websocket, "json")
     actor = FrontActor(connection, principal, transport, node.manager, translator)
-    node.manager.welcome(actor)
-    await transport.run(actor, translator.first)
+    await transport.run(node.manager.welcome(actor), translator.first)
 
 
 async def _turn_away(websocket: WebSocket, code: int, reason: str) -> None:
