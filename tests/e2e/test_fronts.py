@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
-from tests.e2e.clients import client
+from tests.e2e.clients import WITHIN, client
 from tests.e2e.conftest import LEAN
 from tests.e2e.test_abuse import TEXT, masked
 from tests.e2e.test_slow import close_code, read_all, upgrade
@@ -124,9 +125,13 @@ async def test_deepgram_finalize_is_always_answered(server: VendorServer) -> Non
         await front.say(SECOND[:16_000], *[FINALIZE] * 20, SECOND[:16_000], CLOSE_STREAM)
         assert await front.ends() == (1000, "")
 
-    assert sum(each.get("from_finalize", False) for each in front.got) == 21
-    said = [text for text in texts(front.got) if text]
-    assert said == sorted(set(said))
+    results = [each for each in front.got if each["type"] == "Results"]
+    assert sum(each["from_finalize"] for each in results) == 21
+    said = [each for each in results if texts([each]) != [""]]
+    assert texts(said) == ["echo 1", "echo 1"]
+    assert [each["from_finalize"] for each in said] == [True, False]
+    ends = [each["start"] + each["duration"] for each in results]
+    assert [each["start"] for each in results] == [0, *ends[:-1]]
 
 
 async def test_deepgram_what_is_no_message_is_an_error_and_the_stream_lives(
@@ -321,12 +326,12 @@ async def test_vosk_one_reply_for_each_message_in_lock_step(server: VendorServer
         assert [each["word"] for each in replies[4]["result"]] == ["echo", "1"]
         assert partials[5:] == ["echo 2 part 1", "echo 2 part 2"]
         assert await front.ask(b"") == {"partial": "echo 2 part 2"}
-        assert "text" in await front.ask(RESET)
+        assert (await front.ask(RESET))["text"] == "echo 2"
         await front.say(bytes(8000))
         last = [await front.receive() for _ in range(13)]
         await front.say(EOF)
         assert await front.ends() == (1000, "")
-        heard = [final["text"] for final in await listener.finals(2)]
+        heard = [final["text"] for final in await listener.finals(3)]
 
     assert len(front.got) == len(replies) + 2 + len(last) + 1
     assert (
@@ -371,14 +376,34 @@ async def test_vosk_its_port_has_no_other_protocol(server: VendorServer) -> None
     assert refusal.value.response.status_code == 400
 
 
-FRONTS: dict[str, Callable[..., Any]] = {"deepgram": deepgram, "revai": revai, "vosk": vosk}
+FRONTS: dict[str, Callable[..., Any]] = {
+    "deepgram": partial(deepgram, interim_results="true"),
+    "revai": revai,
+    "vosk": vosk,
+}
 
 
+@pytest.mark.parametrize("size", [100_000, 1_000_000])
 @pytest.mark.parametrize("name", FRONTS)
-async def test_a_text_over_the_limit_is_too_big(server: VendorServer, name: str) -> None:
+async def test_a_text_over_the_limit_is_too_big(server: VendorServer, name: str, size: int) -> None:
     async with FRONTS[name](server) as front:
-        await front.say("x" * 100_000)
+        await front.say("x" * size)
         assert (await front.ends())[0] == 1009
+
+
+@LEAN
+async def test_who_disappears_leaves_no_session_behind(serve: Serve) -> None:
+    server = serve()
+    async with AsyncExitStack() as stack:
+        for connect in FRONTS.values():
+            front = await stack.enter_async_context(connect(server))
+            await front.socket.send(bytes(6400))
+            assert await front.receive()
+            front.socket.transport.abort()
+
+        with anyio.fail_after(WITHIN):
+            while server.metric('roomcast_engine_streams{engine="echo"}'):
+                await anyio.lowlevel.checkpoint()
 
 
 def test_who_goes_on_after_the_close_is_cut(server: VendorServer) -> None:
