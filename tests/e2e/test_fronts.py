@@ -393,7 +393,7 @@ async def test_a_text_over_the_limit_is_too_big(server: VendorServer, name: str,
 
 @LEAN
 async def test_who_disappears_leaves_no_session_behind(serve: Serve) -> None:
-    server = serve()
+    server = serve(speech__resume_grace=600)
     async with AsyncExitStack() as stack:
         for connect in FRONTS.values():
             front = await stack.enter_async_context(connect(server))
