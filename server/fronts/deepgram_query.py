@@ -8,7 +8,7 @@ import msgspec
 
 from actors.messages import Start
 from server.fronts.opening import SNIFF
-from server.fronts.query import RATES, Query, refused
+from server.fronts.query import ADDRESS, RATES, Query, refused
 
 ENCODINGS = {
     "linear16": "pcm_s16le",
@@ -81,7 +81,7 @@ def _read_start(query: Query, request: str) -> Start:
         rate=rate,
         channels=query.whole("channels", 1, range(1, 3)),
         language=query.text("language", "en"),
-        engine=query.text("engine"),
+        engine=query.text("engine", limit=ADDRESS),
         name=query.text("name"),
         transcripts=True,
     )

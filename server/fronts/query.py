@@ -9,7 +9,9 @@ from actors.errors import Refused
 from server.routes.messages import check_room
 
 LABEL = 64
-"""Characters of a name, a language, an engine."""
+"""Characters of a name or a language."""
+ADDRESS = 512
+"""Characters of an engine, which may be named by its address."""
 RATES = range(8000, 48_001)
 """Samples a second that audio may have."""
 _WHOLE = re.compile(r"[0-9]{1,9}", re.ASCII)

@@ -11,7 +11,7 @@ import msgspec
 from actors.errors import BAD_DATA, NORMAL, Close, Refused
 from actors.messages import AnyEvent, Closing, Error, Hello, Speech, Start, Stop, Transcript, Word
 from server.fronts.opening import SNIFF, Opening
-from server.fronts.query import RATES, Query, refused
+from server.fronts.query import ADDRESS, RATES, Query, refused
 from server.fronts.translator import Say, Step, fit, public
 
 RAW = "audio/x-raw"
@@ -81,7 +81,7 @@ def read_stream(parameters: Mapping[str, str], connection: str) -> Stream:
         rate=rate,
         channels=channels,
         language=query.text("language", "en"),
-        engine=query.text("engine"),
+        engine=query.text("engine", limit=ADDRESS),
         name=query.text("name"),
         transcripts=True,
     )

@@ -14,7 +14,7 @@ import msgspec
 
 from actors.errors import BAD_DATA, NORMAL, Close, Refused
 from actors.messages import Ack, AnyEvent, Closing, Error, Flush, Start, Stop, Transcript, Word
-from server.fronts.query import RATES, Query
+from server.fronts.query import ADDRESS, RATES, Query
 from server.fronts.translator import Drained, Say, Step, fit, public, read_object
 
 RATE = 16_000
@@ -31,7 +31,7 @@ def read_vosk(parameters: Mapping[str, str], room: str, connection: str) -> Star
     return Start(
         room=query.room(room or f"vosk:{connection}"),
         language=query.text("language", "en"),
-        engine=query.text("engine"),
+        engine=query.text("engine", limit=ADDRESS),
         name=query.text("name"),
         transcripts=True,
     )

@@ -19,6 +19,9 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
+from actors.messages import AudioSpec
+from server.engines import options, providers
+from server.engines.remote import RemoteEngine
 from tests.e2e.clients import WITHIN, client
 from tests.e2e.conftest import LEAN
 from tests.e2e.test_abuse import TEXT, masked
@@ -41,6 +44,7 @@ from tests.e2e.vendors import (
     vendor_serving,
     vosk,
 )
+from tests.engine_contract import CHECKS, Check
 from tests.protocols import PROTOCOLS
 from tests.server.commands import roomcast
 
@@ -510,3 +514,23 @@ def test_the_port_of_vosk_may_be_taken() -> None:
 
     assert done.returncode != 0
     assert f"{port}: Address already in use; choose another with fronts.vosk.port" in done.stderr
+
+
+ENGINES: dict[str, Callable[[VendorServer], RemoteEngine]] = {
+    "deepgram": lambda server: providers.deepgram(
+        options.Deepgram(key=SECRET, url=f"{server.ws}/v1/listen", interim_results=True)
+    ),
+    "revai": lambda server: providers.revai(
+        options.RevAi(token=SECRET, url=f"{server.ws}{STREAM}")
+    ),
+    "vosk": lambda server: providers.vosk(options.Vosk(url=f"ws://127.0.0.1:{server.vosk_port}")),
+}
+
+
+@LEAN
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", ENGINES)
+async def test_a_front_is_to_our_own_engines_what_the_vendor_is(
+    server: VendorServer, name: str, check: Check
+) -> None:
+    await check(ENGINES[name](server), AudioSpec(), bytes(80_000))

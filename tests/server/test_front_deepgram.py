@@ -11,12 +11,12 @@ from hypothesis import given
 from actors.errors import (
     IDLE,
     NORMAL,
-    OVERLOAD,
     RESTART,
     SLOW_CONSUMER,
     UPSTREAM_UNAVAILABLE,
     Close,
     Refused,
+    ending,
 )
 from actors.messages import Ack, Error, Flush, Start, Stop
 from server.fronts.deepgram import FLUSHES, DeepgramTranslator
@@ -340,9 +340,10 @@ def test_an_abnormal_end_is_told_by_an_error_and_a_code(
 
 
 def test_a_refusal_that_ends_the_stream_is_told_once() -> None:
-    for refused, code in (("engine_busy", 1013), ("unsupported_audio", 1008)):
+    codes = {"engine_busy": 1013, "engine_unauthorized": 1011, "unsupported_audio": 1008}
+    for refused, code in {**codes, "bad_audio": 1008}.items():
         front = stream()
-        close = OVERLOAD.because("why")
+        close = ending(Refused(refused, "why"))
         documents = told(front, Error(code=refused, message="why"), closing(close))
         assert [each["type"] for each in documents] == ["Error", "Metadata"]
         assert documents[0]["variant"] == refused

@@ -16,6 +16,7 @@ from actors.errors import (
     UPSTREAM_UNAVAILABLE,
     Close,
     Refused,
+    ending,
 )
 from actors.messages import Error, Speech, Start, Stop
 from server.fronts.revai import RevaiTranslator, ending_of, read_stream
@@ -200,10 +201,11 @@ def test_an_ending_has_the_code_that_the_vendor_has_for_it(
 
 
 def test_a_refused_session_ends_by_what_was_refused() -> None:
-    for refused, code in (("engine_busy", 4013), ("unsupported_audio", 4002), ("room_limit", 4029)):
+    codes = {"engine_busy": 4013, "unsupported_audio": 4002, "bad_audio": 4002}
+    for refused, code in {**codes, "room_limit": 4029, "engine_unpaid": 4013}.items():
         front = stream()
         told(front, Error(code=refused, message="why"))
-        assert front.end(OVERLOAD.because("why")).code == code
+        assert front.end(ending(Refused(refused, "why"))).code == code
 
 
 def test_every_refusal_has_a_code_of_the_vendor() -> None:
