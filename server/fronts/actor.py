@@ -106,7 +106,8 @@ class FrontActor(ConnectionActor):
                 self._touch()
             case Drained(reply=reply):
                 await self._drained()
-                self._say(list(reply()))
+                if self.open:
+                    self._say(list(reply()))
             case Start():
                 await self.begin(step)
             case _:
