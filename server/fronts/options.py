@@ -8,13 +8,11 @@ import msgspec
 
 from actors.limits import Section
 
-Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
-
 
 class VoskFront(Section, frozen=True):
     """The protocol of vosk-server, on a port of its own because its path says nothing."""
 
-    port: Port = 0
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     """TCP port, on the host of the server; 0 keeps this front off."""
     room: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]{0,128}$(?!\n)")] = ""
     """Room of everybody who names none; empty gives each connection a room of its own."""
