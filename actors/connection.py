@@ -121,10 +121,10 @@ class ConnectionActor:
         if self.open:
             await self._attempt(self._act(data))
 
-    async def obey(self, command: AnyCommand | bytes) -> None:
-        """Act on a command or on audio that was read before; waits as `receive` does."""
+    async def obey(self, command: AnyCommand) -> None:
+        """Act on a command that was read before; waits as `receive` does."""
         if self.open:
-            await self._attempt(self._carry_out(command))
+            await self._attempt(self._obey(command))
 
     def receive_nowait(self, data: str | bytes) -> bool:
         """Act on a message if that needs no waiting; False says that it needs `receive`."""
@@ -233,38 +233,36 @@ class ConnectionActor:
 
     async def _act(self, data: str | bytes) -> None:
         self._check_size(data)
-        await self._carry_out(decode(data, self.transport.codec))
-
-    async def _carry_out(self, command: AnyCommand | bytes) -> None:
+        command = decode(data, self.transport.codec)
         if isinstance(command, bytes):
             await self._speaking().hear(command)
-            return
-
-        try:
+        else:
             await self._obey(command)
+
+    async def _obey(self, command: AnyCommand) -> None:
+        """Carry out one command. Raises Refused, with the command's id, or SessionEnd."""
+        try:
+            match command:
+                case Join():
+                    await self._hub.join(self, command)
+                case Leave():
+                    await self._hub.leave(self, command)
+                case Publish():
+                    await self._hub.publish(self, command)
+                case Start():
+                    await self._speaking().start(command)
+                case Stop():
+                    self._speaking().stop(command)
+                case Flush():
+                    await self._speaking().flush(command)
+                case Ping(id=id) if id is not None:
+                    self.tell(Ack(id=id, at=self._hub.clock.wall()))
+                case Refresh():
+                    message = "this connection was opened without a token"
+                    raise Refused("no_token", message, "token")
         except Refused as refusal:
             refusal.id = command.id
             raise
-
-    async def _obey(self, command: AnyCommand) -> None:
-        """Carry out one command. Raises Refused or SessionEnd."""
-        match command:
-            case Join():
-                await self._hub.join(self, command)
-            case Leave():
-                await self._hub.leave(self, command)
-            case Publish():
-                await self._hub.publish(self, command)
-            case Start():
-                await self._speaking().start(command)
-            case Stop():
-                self._speaking().stop(command)
-            case Flush():
-                await self._speaking().flush(command)
-            case Ping(id=id) if id is not None:
-                self.tell(Ack(id=id, at=self._hub.clock.wall()))
-            case Refresh():
-                raise Refused("no_token", "this connection was opened without a token", "token")
 
     def _check_size(self, data: str | bytes) -> None:
         limits = self._hub.limits

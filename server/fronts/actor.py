@@ -108,6 +108,8 @@ class FrontActor(ConnectionActor):
                 await self._drained()
                 if self.open:
                     self._say(list(reply()))
+            case bytes():
+                await super().receive(step)
             case Start():
                 await self.begin(step)
             case _:

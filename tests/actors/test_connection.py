@@ -236,10 +236,8 @@ async def test_a_command_that_was_read_before_is_obeyed_like_one_from_the_socket
         await actor.obey(Join(id=1, room="a"))
         await actor.obey(Stop(id=2))
         await actor.obey(Start(id=3, room="a"))
-        await actor.obey(b"audio")
         await settle()
-        (stream,) = node.engine.streams
-        assert stream.audio == b"audio"
+        assert len(node.engine.streams) == 1
         assert [joined.id for joined in far.of(Joined)] == [1]
         assert [(error.id, error.code) for error in far.of(Error)] == [(2, "not_started")]
         assert [ack.id for ack in far.of(Ack)] == [3]
