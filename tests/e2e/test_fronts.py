@@ -352,6 +352,16 @@ async def test_vosk_without_audio_there_is_nothing_to_say(server: VendorServer) 
         assert await front.ends() == (1000, "")
 
 
+async def test_vosk_garbage_is_not_replied_to_and_too_much_of_it_is_an_end(
+    server: VendorServer,
+) -> None:
+    async with vosk(server) as front:
+        await front.say("x", "{", '{"type":"Finalize"}', "[" * 3000)
+        assert await front.ask(b"") == {"partial": ""}
+        await front.say(*["garbage"] * 300)
+        assert (await front.ends())[0] == 1008
+
+
 async def test_vosk_a_rate_that_is_none_ends_the_connection(server: VendorServer) -> None:
     async with vosk(server) as front:
         await front.say('{"config" : {"sample_rate" : "fast"}}')
@@ -482,7 +492,7 @@ async def test_an_end_of_the_server_brings_the_finals_and_the_code_of_each_vendo
 
 @LEAN
 async def test_silence_is_an_end_and_a_keep_alive_is_no_silence(serve: Serve) -> None:
-    server = serve(limits__speech_idle=1)
+    server = serve(limits__speech_idle=1.5)
     async with (
         deepgram(server) as silent,
         deepgram(server) as patient,
