@@ -221,11 +221,12 @@ async def test_deepgram_a_browsers_token_comes_as_a_subprotocol(
 async def test_deepgram_audio_that_is_nothing_known_ends_with_data_0000(
     server: VendorServer,
 ) -> None:
-    async with deepgram(server, encoding=None, sample_rate=None) as front:
-        await front.say(FINALIZE, bytes(64))
-        code, reason = await front.ends()
-        assert (code, reason.partition(":")[0]) == (1008, "DATA-0000")
-        assert [each["type"] for each in front.got] == ["Results", "Error", "Metadata"]
+    for audio in (bytes(64), b"OggS" + bytes(600)):
+        async with deepgram(server, encoding=None, sample_rate=None) as front:
+            await front.say(FINALIZE, audio)
+            code, reason = await front.ends()
+            assert (code, reason.partition(":")[0]) == (1008, "DATA-0000")
+            assert [each["type"] for each in front.got] == ["Results", "Error", "Metadata"]
 
     async with deepgram(server, encoding=None) as front:
         await front.say(SECOND, CLOSE_STREAM)
