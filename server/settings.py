@@ -22,6 +22,7 @@ from actors import limits
 from actors.limits import Limits, Seconds, Section, SpeechLimits
 from server.engines import configured, options
 from server.engines.configured import Engines
+from server.fronts import options as vendors
 
 PREFIX = "ROOMCAST_"
 FILE_VARIABLE = "ROOMCAST_CONFIG"
@@ -87,6 +88,7 @@ class Settings(Section, frozen=True):
     fanout: Fanout = Fanout()
     drain: Drain = Drain()
     engines: Engines = Engines()
+    fronts: vendors.Fronts = vendors.Fronts()
 
 
 def load(path: str | Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -116,7 +118,7 @@ def override(settings: Settings, **changes: Mapping[str, Any]) -> Settings:
 def schema() -> dict[str, Any]:
     """Return the JSON schema of the settings file, each setting with its description and unit."""
     document = msgspec.json.schema(Settings)
-    for module in (limits, options, configured, sys.modules[__name__]):
+    for module in (limits, options, configured, vendors, sys.modules[__name__]):
         for name, texts in _field_texts(inspect.getsource(module)).items():
             properties = document["$defs"].get(name, {}).get("properties", {})
             for field, text in texts.items():
