@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -21,6 +22,7 @@ from websockets.sync.client import connect
 from tests.e2e.clients import WITHIN
 from tests.e2e.vendors import EOF, RAW, SECRET, Document, VendorServer, vendor_serving
 from tests.engine_contract import LIBRIVOX, SILENCE, recording
+from tests.servers import Server, serving
 
 # Its import of a name that websockets has given up comes with the first connection.
 pytestmark = pytest.mark.filterwarnings("ignore:websockets:DeprecationWarning")
@@ -45,7 +47,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VendorServer]:
         assert SECRET not in running.output
 
 
-def history(server: VendorServer, room: str) -> list[str]:
+def history(server: Server, room: str) -> list[str]:
     """Return the finals of a room, as somebody who joins it now is told them."""
     address = f"{server.ws}/v1/rooms/{room}/listen?history=100"
     with connect(address, close_timeout=2) as listener:
@@ -135,7 +137,7 @@ async def test_deepgrams_sdk_without_a_key_is_refused(server: VendorServer) -> N
             raise AssertionError("it was accepted")
 
 
-def revai_client(server: VendorServer, token: str = SECRET) -> tuple[Any, list[Any]]:
+def revai_client(server: Server, token: str = SECRET) -> tuple[Any, list[Any]]:
     """Make a client of Rev.ai's SDK that is pointed here, and a list of its callbacks."""
     calls: list[Any] = []
     media = MediaConfig("audio/x-raw", "interleaved", 16_000, "S16LE", 1)
@@ -149,7 +151,8 @@ def revai_client(server: VendorServer, token: str = SECRET) -> tuple[Any, list[A
     return sdk, calls
 
 
-def test_revais_sdk(server: VendorServer) -> None:
+def speak_through_revai(server: Server) -> list[str]:
+    """Speak with Rev.ai's SDK and return the finals; the room has the same."""
     sdk, calls = revai_client(server)
     got = [msgspec.json.decode(text) for text in sdk.start(iter(CHUNKS), metadata="notes")]
     sdk.request_thread.join(WITHIN)
@@ -161,9 +164,28 @@ def test_revais_sdk(server: VendorServer) -> None:
         for each in got
         if each["type"] == "final"
     ]
-    check_speech(finals)
     assert len(finals) < len(got)
     assert history(server, f"revai:{connection}") == finals
+    return finals
+
+
+def test_revais_sdk(server: VendorServer) -> None:
+    check_speech(speak_through_revai(server))
+
+
+def test_revais_sdk_through_two_servers_in_a_row(server: VendorServer, tmp_path: Path) -> None:
+    """SDK, front and engine of one server; front and embedded engine of the other; and back."""
+    with serving(
+        tmp_path / "log",
+        engines__enabled="revai",
+        engines__revai__url=f"{server.ws}/speechtotext/v1/stream",
+        engines__revai__token=SECRET,
+    ) as near:
+        through_both = speak_through_revai(near)
+        assert SECRET not in near.output
+
+    check_speech(through_both)
+    assert through_both == speak_through_revai(server)
 
 
 def test_revais_sdk_is_told_what_is_wrong(server: VendorServer) -> None:
