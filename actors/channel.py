@@ -70,6 +70,11 @@ class AudioChannel:
         return room and not (self._sending or self._ended or self._closed)
 
     @property
+    def sending(self) -> bool:
+        """Whether somebody is in `send`."""
+        return self._sending
+
+    @property
     def finished(self) -> bool:
         """Whether everything has been read after `end`."""
         return self._ended and not self._frames and not self._sending

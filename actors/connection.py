@@ -17,11 +17,11 @@ from actors.errors import (
     GONE,
     INTERNAL,
     NORMAL,
-    OVERLOAD,
     TOO_BIG,
     Close,
     Refused,
     SessionEnd,
+    ending,
 )
 from actors.lifecycle import Lifecycle, State
 from actors.mailbox import Mailbox, Tally
@@ -31,6 +31,7 @@ from actors.messages import (
     AnyEvent,
     Closing,
     Error,
+    Flush,
     Join,
     Leave,
     Ping,
@@ -185,7 +186,7 @@ class ConnectionActor:
 
         self.ended = self._hub.clock.monotonic()
         if self.microphone is not None:
-            self.microphone.abandon(self._hub.limits.upstream.end_within)
+            self.microphone.leave(close)
 
         self._hub.closing(self, close)
         if close.flush:
@@ -219,7 +220,7 @@ class ConnectionActor:
             await self._obey(command)
         except Refused as refusal:
             self.refuse(refusal)
-            raise SessionEnd(OVERLOAD.because(refusal.message)) from None
+            raise SessionEnd(ending(refusal)) from None
 
     async def _act(self, data: str | bytes) -> None:
         self._check_size(data)
@@ -247,6 +248,8 @@ class ConnectionActor:
                 await self._speaking().start(command)
             case Stop():
                 self._speaking().stop(command)
+            case Flush():
+                await self._speaking().flush(command)
             case Ping(id=id) if id is not None:
                 self.tell(Ack(id=id, at=self._hub.clock.wall()))
             case Refresh():

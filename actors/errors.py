@@ -6,6 +6,7 @@ documents, WebSocket error events and close frames carry.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TypeVar
 
 import msgspec
@@ -53,6 +54,8 @@ SLOW_CONSUMER = Close(4001, "slow_consumer", flush=False)
 IDLE = Close(4003, "idle")
 UPSTREAM_UNAVAILABLE = Close(4005, "upstream_unavailable")
 BAD_MESSAGE = Close(4503, "bad_message")
+SESSION_GONE = Close(4504, "unknown_session")
+REPLACED = Close(4505, "replaced")
 
 CLOSES = (
     NORMAL,
@@ -68,17 +71,25 @@ CLOSES = (
     IDLE,
     UPSTREAM_UNAVAILABLE,
     BAD_MESSAGE,
+    SESSION_GONE,
+    REPLACED,
 )
 
 REPLIES: dict[str, int] = {
     "already_joined": 409,
     "already_started": 409,
     "audio_before_start": 409,
+    "bad_audio": 400,
     "bad_message": 400,
     "bad_room": 400,
     "bad_since": 400,
     "draining": 503,
     "engine_busy": 503,
+    "engine_forbidden": 403,
+    "engine_rejected": 502,
+    "engine_unauthorized": 502,
+    "engine_unconfigured": 503,
+    "engine_unpaid": 502,
     "limit_exceeded": 422,
     "no_token": 409,
     "not_found": 404,
@@ -89,6 +100,7 @@ REPLIES: dict[str, int] = {
     "too_big": 413,
     "unauthorized": 401,
     "unknown_engine": 400,
+    "unknown_session": 404,
     "unsupported_audio": 400,
 }
 """Every code of an error reply, with the HTTP status of the same refusal."""
@@ -121,17 +133,40 @@ class Refused(Exception):
         """The id of the command that is refused, where it has one."""
 
 
+def ending(refusal: Refused) -> Close:
+    """Return how a connection ends whose only purpose was refused."""
+    if refusal.code == "unknown_session":
+        close = SESSION_GONE
+    elif refusal.status in (429, 503):
+        close = OVERLOAD
+    else:
+        close = UPSTREAM_UNAVAILABLE if refusal.status == 502 else BAD_MESSAGE
+
+    return close.because(refusal.message)
+
+
 class IllegalTransition(RuntimeError):
     """The lifecycle was asked for a step that its table does not hold: a bug of ours."""
 
 
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions of a group, or the one that is none."""
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from leaves(each)
+    else:
+        yield error
+
+
 def verdict(error: BaseException) -> Close:
     """Reduce an exception, or a group of them, to one Close: a bug outranks a hang-up."""
-    if isinstance(error, BaseExceptionGroup):
-        closes = [verdict(each) for each in error.exceptions]
-        return next((close for close in closes if close.code == INTERNAL.code), closes[0])
+    closes = [each.close if isinstance(each, SessionEnd) else INTERNAL for each in leaves(error)]
+    return next((close for close in closes if close.code == INTERNAL.code), closes[0])
 
-    return error.close if isinstance(error, SessionEnd) else INTERNAL
+
+def is_bug(error: BaseException) -> bool:
+    """Return whether an exception, or one of a group, is neither of the two families."""
+    return any(not isinstance(each, Refused | SessionEnd) for each in leaves(error))
 
 
 E = TypeVar("E", bound=BaseException)
@@ -139,10 +174,4 @@ E = TypeVar("E", bound=BaseException)
 
 def find(error: BaseException, kind: type[E]) -> E | None:
     """Return the first exception of a kind in an exception or a group of them."""
-    if isinstance(error, kind):
-        return error
-
-    if isinstance(error, BaseExceptionGroup):
-        return next((hit for each in error.exceptions if (hit := find(each, kind))), None)
-
-    return None
+    return next((each for each in leaves(error) if isinstance(each, kind)), None)

@@ -31,9 +31,16 @@ class Upstream(Section, frozen=True):
     policy: Literal["block", "drop_oldest"] = "block"
     """When full: `block` loses nothing and slows the client, `drop_oldest` bounds the delay."""
     open_within: Seconds = 10.0
-    """Seconds an engine may take to accept a stream."""
-    stalled_within: Seconds = 60.0
+    """Seconds for an engine to accept a stream, all attempts together."""
+    stalled_within: Seconds = 10.0
     """Seconds an engine may leave waiting audio untouched; then it counts as lost."""
+    silent_within: Seconds = 10.0
+    """Seconds an engine may be silent while it is sent what may be speech; then it counts as lost.
+    Doubled each time that this brings no answer either."""
+    replay: Seconds = 15.0
+    """Seconds of audio, not yet covered by a final, that a lost engine's successor is sent."""
+    lost_within: Seconds = 60.0
+    """Seconds for which a lost engine is dialled again; then the session ends."""
     end_within: Seconds = 20.0
     """Seconds an engine may take to return what is left after the end of the audio."""
 
@@ -64,6 +71,13 @@ class History(Section, frozen=True):
     """Events that one resume or `history=` may ask for; at most half of `egress.messages`."""
     replay_bytes: Count = 524_288
     """Bytes that one resume may replay; at most half of `egress.bytes`."""
+
+
+class SpeechLimits(Section, frozen=True):
+    """What a speech session outlives."""
+
+    resume_grace: Annotated[float, msgspec.Meta(ge=0)] = 15.0
+    """Seconds for which the session of a lost connection can be resumed; 0 ends it at once."""
 
 
 class Limits(Section, frozen=True):

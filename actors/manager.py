@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import anyio
 from anyio.abc import TaskGroup
 
-from actors.channel import ChannelTally
+from actors.catalog import Catalog
 from actors.connection import ConnectionActor
 from actors.errors import RESTART, SLOW_CONSUMER, Close, Refused
 from actors.fanout import Fanout
+from actors.intake import Tallies
 from actors.limits import Limits
 from actors.log import Position
 from actors.mailbox import Tally
@@ -33,11 +34,11 @@ class ConnectionManager:
         self,
         limits: Limits,
         backplane: Backplane,
-        engines: Mapping[str, Engine],
+        catalog: Catalog,
         clock: Clock,
         observer: Observer,
     ) -> None:
-        self.limits, self.backplane, self.engines = limits, backplane, engines
+        self.limits, self.backplane, self.catalog = limits, backplane, catalog
         self.clock, self.observer = clock, observer
         self.fanout = Fanout(clock)
         self.membership = Membership(self.fanout, backplane, limits, clock)
@@ -46,7 +47,7 @@ class ConnectionManager:
         self.backlogged = self.upkeep.backlogged
         self.actors: set[ConnectionActor] = set()
         """Every connection, those that are still flushing among them."""
-        self.egress, self.ingress, self.upstream = Tally(), ChannelTally(), ChannelTally()
+        self.egress, self.audio = Tally(), Tallies()
         self.publishes = {"message": 0, "final": 0, "partial": 0}
         self.audio_seconds: defaultdict[str, float] = defaultdict(float)
         self.slow_consumers = 0
@@ -72,6 +73,11 @@ class ConnectionManager:
                 started()
         finally:
             self._tasks = None
+
+    @property
+    def resume_grace(self) -> float:
+        """Seconds for which the session of a lost connection can be resumed."""
+        return self.upkeep.resume_grace
 
     def admit(self) -> None:
         """Say whether one more connection fits. Raises Refused."""
@@ -108,10 +114,11 @@ class ConnectionManager:
 
         return len(keys)
 
-    async def publish_final(self, key: str, event: Transcript) -> None:
-        """Store and deliver the final of a segment."""
-        await self.backplane.publish(key, event)
+    async def publish_final(self, key: str, event: Transcript) -> Position:
+        """Store and deliver the final of a segment; return its place in the history."""
+        position = await self.backplane.publish(key, event)
         self.publishes["final"] += 1
+        return position
 
     async def publish_partial(self, key: str, event: Transcript) -> None:
         """Deliver a partial, which nobody keeps."""
@@ -127,7 +134,7 @@ class ConnectionManager:
         self.draining = True
         with anyio.move_on_after(within):
             with anyio.move_on_after(within / 2):
-                for session in list(self.upkeep.speaking):
+                for session in list(self.upkeep.speaking.values()):
                     session.abandon(self.limits.upstream.end_within)
 
                 await self.until(lambda: not self.upkeep.speaking)
@@ -162,11 +169,13 @@ class ConnectionManager:
             history_events=self.backplane.events,
             history_bytes=self.backplane.bytes,
             channels=self._count_channels(),
-            engines={name: self._count_engine(engine) for name, engine in self.engines.items()},
+            engines={name: self._count_engine(each) for name, each in self.catalog.engines.items()},
             publishes=dict(self.publishes),
             deliveries=self.fanout.deliveries,
             delivered_bytes=self.fanout.delivered_bytes,
             slow_consumers=self.slow_consumers,
+            unheard_bytes=self.audio.unheard_bytes,
+            resumable=sum(each.holder is None for each in self.upkeep.speaking.values()),
             ready=self.ready,
             draining=self.draining,
             probe_age=self.probe.age,
@@ -194,26 +203,20 @@ class ConnectionManager:
         self._refuse_while_draining()
         await self.backplane.recover(key, None, 0)
 
-    def engine(self, name: str) -> Engine:
-        """Return an engine by its name, the first one for "". Raises Refused("unknown_engine")."""
-        chosen = name or next(iter(self.engines), "")
-        if chosen not in self.engines:
-            known = ", ".join(self.engines)
-            raise Refused(
-                "unknown_engine", f"the engines here are: {known}", "engine", "engines.enabled"
-            )
+    def resumable(self, session: str, key: str, owner: str) -> SpeechSession:
+        """Return a running session of this room and owner. Raises Refused("unknown_session")."""
+        return self.upkeep.resumable(session, key, owner)
 
-        return self.engines[chosen]
-
-    def carry(self, session: SpeechSession, run: Work, close: Callable[[Close], None]) -> None:
-        """Run a session in a task of the node; `close` ends the connection that it belongs to."""
-        self.upkeep.speaking[session] = close
+    def carry(self, session: SpeechSession, run: Work) -> None:
+        """Run a session in a task of the node."""
+        name = session.subject.session
+        self.upkeep.speaking[name] = session
 
         async def carried() -> None:
             try:
                 await run()
             finally:
-                del self.upkeep.speaking[session]
+                del self.upkeep.speaking[name]
                 self.audio_seconds[session.engine.name] += session.seconds
                 self._changed.set()
 
@@ -274,21 +277,23 @@ class ConnectionManager:
 
     def _count_channels(self) -> dict[str, ChannelStatistics]:
         waiting = [actor.egress.statistics() for actor in self.backlogged]
-        sessions, limits = self.upkeep.speaking, self.limits
-        ingress = sum(session.ingress.depth for session in sessions)
-        upstream = sum(session.upstream.depth for session in sessions)
+        intakes, limits = [each.intake for each in self.upkeep.speaking.values()], self.limits
+        ingress = sum(intake.ingress.depth for intake in intakes)
+        upstream = sum(intake.upstream.depth for intake in intakes)
         return {
-            "ingress": self.ingress.statistics(ingress, limits.ingress.frames),
-            "upstream": self.upstream.statistics(upstream, limits.upstream.frames),
+            "ingress": self.audio.ingress.statistics(ingress, limits.ingress.frames),
+            "upstream": self.audio.upstream.statistics(upstream, limits.upstream.frames),
             "egress": self.egress.statistics(waiting, limits.egress.messages),
         }
 
     def _count_engine(self, engine: Engine) -> EngineStatistics:
-        sessions = [each for each in self.upkeep.speaking if each.engine is engine]
+        speaking = self.upkeep.speaking.values()
+        sessions = [each for each in speaking if each.engine is engine]
         return EngineStatistics(
             streams=len(sessions),
             max_streams=engine.max_streams,
             lag=max((session.lag for session in sessions), default=0.0),
             audio_seconds=self.audio_seconds[engine.name] + sum(s.seconds for s in sessions),
             restarts=engine.restarts,
+            losses=self.audio.losses[engine.name],
         )

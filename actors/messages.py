@@ -49,18 +49,26 @@ class Start(Command, frozen=True, kw_only=True):
 
     room: RoomName
     encoding: Label = "pcm_s16le"
-    rate: int = 16000
-    """Samples a second and channel, in hertz."""
+    rate: int | None = None
+    """Samples a second and channel, in hertz: 16000, or 8000 for `mulaw` and `alaw`."""
     channels: int = 1
     language: Label = "en"
-    engine: Label = ""
-    """Name of a configured engine; empty for the node's default."""
+    engine: Annotated[str, Meta(max_length=512)] = ""
+    """Name of a configured engine, or its address; empty for the node's own choice."""
     name: Label = ""
     """Name of the speaker, shown to listeners."""
+    transcripts: bool = False
+    """Whether this connection is told what it said, without joining the room."""
+    resume: Label = ""
+    """A session of a connection that was lost: it goes on with the byte that the server names."""
 
 
 class Stop(Command, frozen=True, kw_only=True):
     """End the speech session: acknowledged when the last final has been published."""
+
+
+class Flush(Command, frozen=True, kw_only=True):
+    """Ask for the final of what was said so far: acknowledged when it has been published."""
 
 
 class Publish(Command, frozen=True, kw_only=True):
@@ -80,7 +88,7 @@ class Ping(Command, frozen=True, kw_only=True):
     """Ask for an `ack`."""
 
 
-AnyCommand = Join | Leave | Start | Stop | Publish | Refresh | Ping
+AnyCommand = Join | Leave | Start | Stop | Flush | Publish | Refresh | Ping
 
 
 class AudioFrame(msgspec.Struct, frozen=True, gc=False):
@@ -116,6 +124,8 @@ class Recognition(msgspec.Struct, frozen=True):
     """Seconds from the start of the session's audio."""
     end: float
     words: tuple[Word, ...] = ()
+    flushed: bool = False
+    """Whether a flush is answered with it; the text may be empty then."""
 
 
 class AudioSpec(msgspec.Struct, frozen=True):
@@ -204,12 +214,12 @@ class Gap(Event, frozen=True, kw_only=True):
     """First missing offset, or first missing byte when `session` is present."""
     last: int = msgspec.field(name="to")
     """Last missing offset or byte; `from - 1` when nobody can tell what was lost."""
-    reason: Literal["epoch_changed", "expired", "too_far", "ahead", "upstream_full"]
+    reason: Literal["epoch_changed", "expired", "too_far", "ahead", "upstream_full", "replay_full"]
     epoch: str | UnsetType = UNSET
     session: str | UnsetType = UNSET
 
 
-SpeechState = Literal["waiting", "connecting", "ready", "ended"]
+SpeechState = Literal["waiting", "connecting", "ready", "lost", "recovered", "resumed", "ended"]
 
 
 class Speech(Event, frozen=True, kw_only=True):
@@ -218,12 +228,16 @@ class Speech(Event, frozen=True, kw_only=True):
     room: str | UnsetType = UNSET
     session: str | UnsetType = UNSET
     state: SpeechState
-    """`waiting`: audio came before `start` and is held, within `limits.ingress`."""
+    """`waiting`: audio came before `start` and is held, within `limits.ingress`. `lost`: the engine
+    is dialled again and gets what it may have missed, then `recovered` comes. `resumed`: the
+    session of a lost connection goes on here, with the byte after `received`."""
     engine: str | UnsetType = UNSET
     received: int = 0
-    """Bytes of audio the server has."""
+    """Bytes of audio the server has, as they were sent."""
     lag: float = 0.0
     """Seconds of audio that the engine is behind."""
+    message: str | UnsetType = UNSET
+    """Why the engine was lost."""
 
 
 class Ack(Event, frozen=True, kw_only=True):

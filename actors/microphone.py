@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Literal, Protocol
 
+import anyio
 import msgspec
 
-from actors.errors import INTERNAL, NORMAL, OVERLOAD, Close, Refused, find, verdict
-from actors.messages import Ack, AnyEvent, AudioSpec, CommandId, Speaker, Speech, Start, Stop
-from actors.ports import Engine, Work
-from actors.speech import Outlet, SpeechSession, Subject
+from actors.catalog import Catalog, spec_of
+from actors.errors import (
+    GONE,
+    NORMAL,
+    REPLACED,
+    SLOW_CONSUMER,
+    Close,
+    Refused,
+    ending,
+    find,
+    is_bug,
+    verdict,
+)
+from actors.messages import Ack, AnyEvent, CommandId, Flush, Speaker, Speech, Start, Stop
+from actors.ports import Work
+from actors.roles import Outlet, Subject
+from actors.speech import SpeechSession
 
 log = logging.getLogger("roomcast.speech")
 
 Kind = Literal["speak", "listen", "connect"]
+LOST = (GONE.code, SLOW_CONSUMER.code)
+"""Endings of a connection that nobody meant: its session waits to be resumed."""
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -30,7 +45,7 @@ class Principal(msgspec.Struct, frozen=True):
         return f"{self.tenant}/{room}"
 
 
-class Holder(Protocol):
+class Connection(Protocol):
     """The connection that a microphone belongs to."""
 
     id: str
@@ -50,14 +65,20 @@ class Holder(Protocol):
 class Studio(Outlet, Protocol):
     """What a microphone needs of the node."""
 
-    def carry(self, session: SpeechSession, run: Work, close: Callable[[Close], None]) -> None:
-        """Run a session in a task of the node; `close` ends the connection that it belongs to."""
+    catalog: Catalog
+
+    @property
+    def resume_grace(self) -> float:
+        """Seconds for which the session of a lost connection can be resumed."""
+
+    def carry(self, session: SpeechSession, run: Work) -> None:
+        """Run a session in a task of the node."""
 
     async def reserve(self, key: str) -> None:
         """See that a room can be published to. Raises Refused."""
 
-    def engine(self, name: str) -> Engine:
-        """Return an engine by its configured name. Raises Refused("unknown_engine")."""
+    def resumable(self, session: str, key: str, owner: str) -> SpeechSession:
+        """Return a running session of this room and owner. Raises Refused("unknown_session")."""
 
     def new_id(self) -> str:
         """Make an identifier that nobody can guess."""
@@ -66,15 +87,17 @@ class Studio(Outlet, Protocol):
 class Microphone:
     """At most one speech session at a time, and the audio that waits for one."""
 
-    def __init__(self, holder: Holder, studio: Studio) -> None:
-        self._holder, self._studio = holder, studio
+    def __init__(self, connection: Connection, studio: Studio) -> None:
+        self._connection, self._studio = connection, studio
         self.session: SpeechSession | None = None
+        self._hearing = anyio.CancelScope()
         self._early: list[bytes] = []
         self._refused = self._stopped = self._used = False
-        self._stop_id: CommandId | None = None
+        self._unanswered: list[CommandId | None] = []
+        """The commands that wait for the session: its start, then its stop."""
 
     async def start(self, command: Start) -> None:
-        """Begin a session; the ack, or the engine's refusal, comes when the engine has answered.
+        """Begin a session, or resume one; the ack, or a refusal, comes with the engine's answer.
 
         Raises Refused.
         """
@@ -83,25 +106,14 @@ class Microphone:
                 "already_started", "this connection has a speech session; send stop first"
             )
 
-        holder, studio = self._holder, self._studio
-        key = holder.principal.key(command.room)
-        await studio.reserve(key)
-        engine = studio.engine(command.engine)
-        audio = AudioSpec(command.encoding, command.rate, command.channels, command.language)
-        engine.check(audio)
-        principal = holder.principal
-        subject = Subject(
-            session=studio.new_id(),
-            key=key,
-            room=command.room,
-            speaker=Speaker(principal.subject or holder.id, command.name or principal.name),
-            audio=audio,
-        )
-        session = self.session = SpeechSession(subject, engine, studio, holder.tell)
-        studio.carry(session, lambda: self._run(session, command.id), holder.close)
+        if command.resume:
+            session = await self._resume(command)
+        else:
+            session = await self._begin(command)
+
         early, self._early, self._refused, self._used = self._early, [], False, True
         for data in early:
-            await session.hear(data)
+            await session.intake.hear(data)
 
     def hear_nowait(self, data: bytes) -> bool:
         """Take a frame of audio if a session has room for it; False says that it needs `hear`."""
@@ -109,7 +121,7 @@ class Microphone:
         if session is None or session.ending or not data:
             return False
 
-        return session.hear_nowait(data)
+        return session.intake.hear_nowait(data)
 
     async def hear(self, data: bytes) -> None:
         """Take a frame of audio; waits while ingress is full. Raises Refused."""
@@ -117,23 +129,112 @@ class Microphone:
             raise Refused("bad_message", "an audio frame is empty; send stop to end the speech")
 
         if self.session is not None and not self.session.ending:
-            await self.session.hear(data)
+            with anyio.CancelScope() as self._hearing:
+                await self.session.intake.hear(data)
         else:
             self._hold(data)
+
+    async def flush(self, command: Flush) -> None:
+        """Ask for the final of what was said so far; the ack comes after it. Raises Refused."""
+        if self.session is None or self.session.ending:
+            raise Refused("not_started", "there is no speech session to flush")
+
+        await self.session.flush(command.id)
 
     def stop(self, command: Stop) -> None:
         """End the session; the ack comes after its last final. Raises Refused."""
         if self.session is None or self.session.ending:
             raise Refused("not_started", "there is no speech session to stop")
 
-        self._stopped, self._stop_id = True, command.id
+        self._stopped = True
+        self._unanswered.append(command.id)
         self.session.end()
 
-    def abandon(self, within: float) -> None:
-        """End the session, and give up on what is not recognized within this many seconds."""
+    def leave(self, close: Close) -> None:
+        """The connection ends: so does its session, unless it was lost and may be resumed."""
         self._early = []
-        if self.session is not None:
-            self.session.abandon(within)
+        session = self.session
+        if session is None:
+            return
+
+        if close.code in LOST and self._studio.resume_grace and not session.ending:
+            self.session = None
+            session.detach()
+        else:
+            session.abandon(self._studio.limits.upstream.end_within)
+
+    def tell(self, event: AnyEvent) -> None:
+        """Send an event to the connection."""
+        self._connection.tell(event)
+
+    def close(self, close: Close) -> None:
+        """End the connection."""
+        self._connection.close(close)
+
+    def replaced(self) -> None:
+        """Another connection has resumed the session: this one has nothing left to do."""
+        self.session = None
+        self._hearing.cancel()
+        self._connection.close(REPLACED.because("another connection has resumed the session"))
+
+    def over(self, error: Exception | None) -> None:
+        """Tell why a session ended: a refusal answers what is still unanswered."""
+        session, stopped = self.session, self._stopped
+        assert session is not None
+        unanswered, self._unanswered = self._unanswered, []
+        self.session, self._stopped = None, False
+        refusal = None if error is None or is_bug(error) else find(error, Refused)
+        if refusal is not None:
+            if session.ready:
+                session.report("ended")
+
+            for refusal.id in unanswered or [None]:
+                self._connection.refuse(refusal)
+
+            if self._connection.kind == "speak":
+                self.close(ending(refusal))
+        elif error is not None:
+            self.close(verdict(error))
+        else:
+            session.report("ended")
+            for command_id in unanswered:
+                self._acknowledge(command_id, session)
+
+            if self._connection.kind == "speak" and stopped:
+                self.close(NORMAL)
+
+    async def _begin(self, command: Start) -> SpeechSession:
+        studio, principal = self._studio, self._connection.principal
+        key = principal.key(command.room)
+        await studio.reserve(key)
+        audio = spec_of(command)
+        engines = studio.catalog.choose(command.engine, audio)
+        subject = Subject(
+            session=studio.new_id(),
+            key=key,
+            room=command.room,
+            speaker=Speaker(
+                principal.subject or self._connection.id, command.name or principal.name
+            ),
+            audio=audio,
+            transcripts=command.transcripts,
+            owner=principal.subject,
+        )
+        decoder = studio.catalog.decoders.open(audio)
+        session = self.session = SpeechSession(subject, engines, decoder, studio)
+        session.holder = self
+        self._unanswered.append(command.id)
+        studio.carry(session, lambda: self._run(session))
+        return session
+
+    async def _resume(self, command: Start) -> SpeechSession:
+        principal = self._connection.principal
+        key = principal.key(command.room)
+        session = self._studio.resumable(command.resume, key, principal.subject)
+        self.session = session
+        await session.attach(self)
+        self._acknowledge(command.id, session)
+        return session
 
     def _hold(self, data: bytes) -> None:
         """Keep audio that came before the first `start`, within the bound of ingress.
@@ -147,11 +248,11 @@ class Microphone:
         if len(self._early) < limit and held <= limits.early_bytes:
             self._early.append(data)
             if len(self._early) == 1:
-                self._holder.tell(Speech(state="waiting", received=held))
+                self._connection.tell(Speech(state="waiting", received=held))
 
             return
 
-        self._studio.ingress.dropped += 1
+        self._studio.audio.ingress.dropped += 1
         if not self._refused:
             self._refused = True
             waiting = len(self._early)
@@ -162,45 +263,25 @@ class Microphone:
                 setting="limits.ingress" if limit else "",
             )
 
-    async def _run(self, session: SpeechSession, start_id: CommandId | None) -> None:
-        """Carry the session to its end, in a task of the node."""
-        pending = [start_id]
+    async def _run(self, session: SpeechSession) -> None:
+        """Carry a session to its end, in a task of the node, whoever holds it by then."""
+        failure = None
         try:
-            await session.run(lambda: self._acknowledge(pending.pop()))
+            await session.run(lambda: self._started(session))
         except Exception as error:
-            self._fail(error, session, pending)
-        else:
-            session.report("ended")
-            self._acknowledge(self._stop_id)
-            if self._holder.kind == "speak" and self._stopped:
-                self._holder.close(NORMAL)
-        finally:
-            self.session, self._stopped, self._stop_id = None, False, None
+            failure = error
+            if is_bug(error):
+                log.error("session of %s failed", self._connection.id, exc_info=error)
 
-    def _fail(
-        self, error: Exception, session: SpeechSession, pending: list[CommandId | None]
-    ) -> None:
-        """Tell why a session ended: a refusal answers what is still unanswered."""
-        refusal = find(error, Refused)
-        if refusal is None:
-            close = verdict(error)
-            if close.code == INTERNAL.code:
-                log.error("session of %s failed", self._holder.id, exc_info=error)
+        if session.holder is not None:
+            session.holder.over(failure)
 
-            self._holder.close(close)
-            return
+    def _started(self, session: SpeechSession) -> None:
+        """Acknowledge the start, if this connection is still there for it."""
+        if session.holder is self and self._unanswered:
+            self._acknowledge(self._unanswered.pop(0), session)
 
-        if not pending:
-            session.report("ended")
-
-        unanswered = [*pending, *([] if self._stop_id is None else [self._stop_id])]
-        for refusal.id in unanswered or [None]:
-            self._holder.refuse(refusal)
-
-        if self._holder.kind == "speak":
-            self._holder.close(OVERLOAD.because(str(refusal)))
-
-    def _acknowledge(self, command_id: CommandId | None) -> None:
-        if command_id is not None and self.session is not None:
-            session = self.session.subject.session
-            self._holder.tell(Ack(id=command_id, at=self._studio.clock.wall(), session=session))
+    def _acknowledge(self, command_id: CommandId | None, session: SpeechSession) -> None:
+        if command_id is not None:
+            at = self._studio.clock.wall()
+            self._connection.tell(Ack(id=command_id, at=at, session=session.subject.session))

@@ -49,6 +49,13 @@ class Upstream(Protocol):
     async def send(self, frame: AudioFrame) -> None:
         """Pass audio on; waits while the engine is busy. Raises UpstreamLost."""
 
+    async def flush(self) -> bool:
+        """Ask for the final of what was sent so far.
+
+        True says that `receive` will return a recognition that is marked as `flushed`; False that
+        this engine decides alone when a segment ends. Raises UpstreamLost.
+        """
+
     async def end(self) -> None:
         """Say that no more audio comes: the engine flushes, then `receive` ends.
 
@@ -67,6 +74,8 @@ class Engine(Protocol):
     """Streams that may be open at a time; 0 where nothing but the provider bounds them."""
     restarts: int
     """Times that the engine was lost and brought back."""
+    acknowledges: bool
+    """Whether `heard` of its streams is what it says to have heard, not what it was sent."""
 
     def check(self, spec: AudioSpec) -> None:
         """Raise Refused("unsupported_audio") if this engine cannot take such audio."""
@@ -76,6 +85,38 @@ class Engine(Protocol):
 
         Entering raises Refused("engine_busy") or UpstreamLost; leaving frees it.
         """
+
+
+class Decoder(Protocol):
+    """Turns the encoded audio of one session into 16-bit PCM."""
+
+    spec: AudioSpec
+    """Of the PCM that comes out."""
+
+    def decode_nowait(self, data: bytes) -> bytes | None:
+        """Return PCM at once if that is cheaper than to hand over; None, always: use `decode`."""
+
+    async def decode(self, data: bytes) -> bytes:
+        """Return the PCM that this much audio completes. Raises Refused("bad_audio")."""
+
+    async def end(self) -> bytes:
+        """Return the rest."""
+
+    def restart(self) -> None:
+        """The speaker has come back: its recorder may have been started anew."""
+
+    def close(self) -> None:
+        """Free everything; callable outside of any task. Idempotent."""
+
+
+class Decoders(Protocol):
+    """What turns encoded audio into PCM."""
+
+    def plan(self, spec: AudioSpec) -> AudioSpec:
+        """Return what such audio is decoded to. Raises Refused("unsupported_audio")."""
+
+    def open(self, spec: AudioSpec) -> Decoder | None:
+        """Open a decoder; None where the audio is PCM already. Raises Refused."""
 
 
 class Backplane(Protocol):

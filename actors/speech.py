@@ -1,148 +1,95 @@
-"""One speaker's stream: audio flows ingress -> upstream -> engine, recognitions flow to the room.
+"""One speaker's session: its audio goes down a line to an engine, recognitions go to the room.
 
-The channels are bounded. Under `block` a busy engine stops the reading of the speaker's socket;
-under `drop_oldest` the oldest audio goes, and each hole is told as a gap and kept out of the
-time stamps.
+A session belongs to a connection and may outlive it: one that was lost can be resumed from
+another connection, and the engine notices nothing.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Protocol
+from collections import deque
+from collections.abc import Callable, Sequence
 
 import anyio
 import msgspec
+from msgspec import UNSET
 
-from actors.channel import AudioChannel, ChannelTally
-from actors.errors import UpstreamLost
-from actors.limits import Limits
-from actors.messages import (
-    AnyEvent,
-    AudioFrame,
-    AudioSpec,
-    Gap,
-    Recognition,
-    Speaker,
-    Speech,
-    SpeechState,
-    Transcript,
-)
-from actors.ports import Clock, Engine, Observer, Upstream
-from actors.timeline import Timeline
+from actors.errors import Refused, UpstreamLost
+from actors.intake import Intake
+from actors.line import Line
+from actors.messages import Ack, CommandId, Gap, Recognition, Speech, SpeechState, Transcript
+from actors.ports import Decoder, Engine
+from actors.roles import Holder, Outlet, Subject
 
-Tell = Callable[[AnyEvent], None]
-"""Sends an event to the session's own connection."""
-
-
-class Subject(msgspec.Struct, frozen=True):
-    """What a session is about: whose audio it is, and to which room its words go."""
-
-    session: str
-    key: str
-    """The room within the node: tenant and name."""
-    room: str
-    speaker: Speaker
-    audio: AudioSpec
-
-
-class Outlet(Protocol):
-    """What a session needs of the connection that it belongs to, and of the node."""
-
-    clock: Clock
-    limits: Limits
-    observer: Observer
-    ingress: ChannelTally
-    upstream: ChannelTally
-
-    async def publish_final(self, key: str, event: Transcript) -> None:
-        """Store and deliver a final."""
-
-    async def publish_partial(self, key: str, event: Transcript) -> None:
-        """Deliver a partial."""
+FLUSHES = 16
+"""Flushes that may wait for their answers."""
 
 
 class SpeechSession:
-    """A running speech session with its two channels and two loops."""
+    """A speech session, from its start to its last final."""
 
-    def __init__(self, subject: Subject, engine: Engine, outlet: Outlet, tell: Tell) -> None:
-        self.subject, self.engine = subject, engine
-        self._outlet, self._tell = outlet, tell
-        limits = outlet.limits
-        self.ingress = AudioChannel(limits.ingress.frames, "block", outlet.ingress)
-        self.upstream = AudioChannel(
-            limits.upstream.frames, limits.upstream.policy, outlet.upstream
-        )
-        self.received = 0
-        """Bytes of audio taken from the socket."""
-        self.heard_at = outlet.clock.monotonic()
-        """When the newest audio came."""
+    def __init__(
+        self, subject: Subject, engines: Sequence[Engine], decoder: Decoder | None, outlet: Outlet
+    ) -> None:
+        self.subject = subject
+        self._outlet = outlet
+        limits, clock = outlet.limits, outlet.clock
+        self.intake = Intake(subject.audio, decoder, limits, outlet.audio, clock)
+        self.line = Line(engines, self.intake, self, limits, clock)
+        self.holder: Holder | None = None
+        """The connection that is told how the session stands; None while it is lost."""
+        self.lost_at = 0.0
+        """When the connection was lost."""
         self.told = 0.0
         """The lag that the speaker was told last, in seconds."""
         self.ending = False
-        self._abandoned = self._feeding = False
-        self._fed = 0
-        self._stream: Upstream | None = None
-        self._moved = (-1.0, self.heard_at)
+        self._abandoned = False
+        self._state: SpeechState = "connecting"
+        self._flushes: deque[CommandId | None] = deque()
+        self._ready: Callable[[], None] | None = lambda: None
         self._scope = anyio.CancelScope()
-        self._ahead = anyio.current_time() - self.heard_at
+        self._ahead = anyio.current_time() - clock.monotonic()
         """Seconds from the clock's time to the event loop's, which a scope keeps."""
-        self._timeline = Timeline(subject.audio.bytes_per_second)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that listens, or that is dialled."""
+        return self.line.engine
+
+    @property
+    def ready(self) -> bool:
+        """Whether an engine has accepted it."""
+        return self._ready is None
+
+    @property
+    def received(self) -> int:
+        """Bytes of audio taken from the socket, as they were sent."""
+        return self.intake.received
 
     @property
     def seconds(self) -> float:
         """Seconds of audio received."""
-        return self._timeline.seconds(self.received)
+        return self.intake.seconds
 
     @property
     def lag(self) -> float:
         """Seconds of received audio that the engine has not worked through."""
-        if self._stream is None:
-            return self.seconds
-
-        return max(
-            0.0, self._timeline.seconds(self.received) - self._timeline.shift(self._stream.heard)
-        )
+        return max(0.0, self.seconds - self.intake.timeline.shift(self.line.heard))
 
     def silence(self, now: float) -> float:
         """Seconds without audio; 0 while some waits, for then it is not the speaker who is late."""
-        return 0.0 if self.ending or self.ingress.depth else now - self.heard_at
+        if self.ending or self.holder is None or self.intake.ingress.depth:
+            return 0.0
 
-    def stalled(self, now: float) -> float:
-        """Seconds for which the engine has left waiting audio untouched."""
-        heard = -1.0 if self._stream is None else self._stream.heard
-        if heard != self._moved[0] or not self.upstream.depth:
-            self._moved = (heard, now)
+        return now - self.intake.heard_at
 
-        return now - self._moved[1]
-
-    def hear_nowait(self, data: bytes) -> bool:
-        """Take one frame of audio from the socket; False, and nothing, while ingress is full."""
-        if not self.ingress.open:
-            return False
-
-        frame = self._note(data)
-        if not self._bypass(frame):
-            self.ingress.send_nowait(frame)
-            self._route()
-
-        return True
-
-    async def hear(self, data: bytes) -> None:
-        """Take one frame of audio from the socket; waits while ingress is full."""
-        try:
-            await self.ingress.send(self._note(data))
-        except anyio.ClosedResourceError:
-            return  # the session ended while this frame waited; its ending is told elsewhere
-
-        self.heard_at = self._outlet.clock.monotonic()  # the wait was not the speaker's silence
-        self._route()
+    def keep_alive(self) -> None:
+        """Let the time without audio begin anew."""
+        self.intake.heard_at = self._outlet.clock.monotonic()
 
     def end(self) -> None:
         """Take no more audio; what is here is still recognized and published. Idempotent."""
         self.ending = True
-        self.ingress.end()
-        self._route()
+        self.intake.end()
 
     def abandon(self, within: float) -> None:
         """End, and give up on what is not recognized within this many seconds."""
@@ -150,123 +97,154 @@ class SpeechSession:
         self._abandoned = True
         self._allow(within)
 
-    def report(self, state: SpeechState = "ready") -> None:
+    def detach(self) -> None:
+        """The connection is lost; another one may resume the session."""
+        self.holder, self.lost_at = None, self._outlet.clock.monotonic()
+
+    async def attach(self, holder: Holder) -> None:
+        """Go on with another connection; the one before is let go if it still seems to be there."""
+        old, self.holder = self.holder, holder
+        if old is not None:
+            old.replaced()
+
+        await self.intake.undisturbed()
+        self.intake.restart()
+        self.keep_alive()
+        self.report("resumed")
+
+    async def flush(self, command_id: CommandId | None) -> None:
+        """Ask for the final of what was said so far; waits until the engine has its audio.
+
+        Raises Refused("limit_exceeded").
+        """
+        if len(self._flushes) >= FLUSHES:
+            raise Refused("limit_exceeded", f"{FLUSHES} flushes wait for their answers")
+
+        await self.intake.drained()
+        self._flushes.append(command_id)
+        if not await self.line.flush() and self._flushes:
+            self._flushes.pop()
+            self._acknowledge(command_id)
+
+    def report(self, state: SpeechState | None = None, message: str = "") -> None:
         """Tell the speaker how the session stands."""
-        subject, self.told = self.subject, self.lag
-        self._tell(
-            Speech(
-                room=subject.room,
-                session=subject.session,
-                state=state,
-                engine=self.engine.name,
-                received=self.received,
-                lag=round(self.told, 3),
+        self.told = self.lag
+        if self.holder is not None:
+            self.holder.tell(
+                Speech(
+                    room=self.subject.room,
+                    session=self.subject.session,
+                    state=state or self._state,
+                    engine=self.engine.name,
+                    received=self.received,
+                    lag=round(self.told, 3),
+                    message=message or UNSET,
+                )
             )
-        )
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """Carry the session to its end; call `ready` when the engine has accepted it.
+        """Carry the session to its end; call `ready` when an engine has accepted it.
 
         Raises Refused, UpstreamLost, or a bug, alone or in a group.
         """
-        self._allow(self._outlet.limits.upstream.open_within)
-        self.report("connecting")
+        self._ready = ready
+        self.report()
         try:
             with self._scope:
-                async with self.engine.open(self.subject.audio) as stream:
-                    ready()
-                    await self._converse(stream)
+                await self._work()
         finally:
             self.ending = True
-            self.ingress.close()
-            self.upstream.close()
+            self.intake.close()
+            self.answered_all()
 
         if self._scope.cancelled_caught:
             raise UpstreamLost(f"the engine {self.engine.name} missed its deadline")
 
-    async def _converse(self, stream: Upstream) -> None:
-        self._stream = stream
-        self._route()
-        if not self._abandoned:
-            self._scope.deadline = math.inf
-
-        self.report("ready")
-        async with anyio.create_task_group() as loops:
-            loops.start_soon(self._feed, stream)
-            await self._listen(stream)
-            loops.cancel_scope.cancel()
-
-    def _note(self, data: bytes) -> AudioFrame:
-        """Give a frame its place in the audio, and remember when it came."""
-        frame = AudioFrame(self.received, data)
-        self.received += len(data)
-        self.heard_at = self._outlet.clock.monotonic()
-        self._timeline.note(self.received, self.heard_at)
-        return frame
-
-    def _bypass(self, frame: AudioFrame) -> bool:
-        """Give a frame to an engine that waits for it; waking a task up would cost more."""
-        stream = self._stream
-        if stream is None or self._feeding or self.ingress.depth or self.upstream.depth:
-            return False
-
-        if frame.position != self._fed or not stream.send_nowait(frame):
-            return False
-
-        self._fed += len(frame.data)
-        return True
-
-    def _route(self) -> None:
-        """Move ingress to upstream, where the policy of the tenant decides."""
-        ingress, upstream = self.ingress, self.upstream
-        if self._stream is None:
+    async def _work(self) -> None:
+        if not self.intake.decodes:
+            await self.line.run()
             return
 
-        while ingress.depth and upstream.open:
-            upstream.send_nowait(ingress.receive_nowait())
+        async with anyio.create_task_group() as work:
+            work.start_soon(self.intake.decode)
+            await self.line.run()
+            work.cancel_scope.cancel()
 
-        if ingress.finished:
-            upstream.end()
+    async def recognized(self, heard: Recognition) -> None:
+        """Publish what was recognized, and tell the speaker if that is wanted."""
+        event, key = self._transcript(heard), self.subject.key
+        if heard.final:
+            place = await self._outlet.publish_final(key, event)
+            self._observe(event.end)
+        else:
+            await self._outlet.publish_partial(key, event)
 
-    async def _feed(self, stream: Upstream) -> None:
-        """Upstream to engine; a jump in position is audio that was let go."""
-        try:
-            while True:
-                frame = await self.upstream.receive()
-                self._feeding = True
-                self._route()
-                if frame.position != self._fed:
-                    self._tell_hole(frame.position)
+        if self.subject.transcripts and self.holder is not None:
+            if heard.final:
+                event = msgspec.structs.replace(event, epoch=place.epoch, offset=place.offset)
 
-                await stream.send(frame)
-                self._fed = frame.position + len(frame.data)
-                self._feeding = False
-        except anyio.EndOfStream:
-            self._allow(self._outlet.limits.upstream.end_within)
-            await stream.end()
+            self.holder.tell(event)
 
-    async def _listen(self, stream: Upstream) -> None:
-        """Engine to room."""
-        try:
-            while True:
-                recognition = await stream.receive()
-                event = self._transcript(recognition)
-                if recognition.final:
-                    await self._outlet.publish_final(self.subject.key, event)
-                    self._observe(event.end)
-                else:
-                    await self._outlet.publish_partial(self.subject.key, event)
-        except anyio.EndOfStream:
-            if not self.ending:
-                raise UpstreamLost(f"the engine {self.engine.name} ended the stream") from None
+    def answered(self) -> None:
+        """Acknowledge the oldest flush."""
+        if self._flushes:
+            self._outlet.flush()  # what it brought to light goes first
+            self._acknowledge(self._flushes.popleft())
+
+    def answered_all(self) -> None:
+        """Acknowledge every flush: nothing more comes."""
+        while self._flushes:
+            self.answered()
+
+    def hole(self, first: int, after: int, sent: bool) -> None:
+        """Tell the speaker what will not be recognized."""
+        timeline = self.intake.timeline
+        if sent:
+            self._outlet.audio.unheard_bytes += after - first
+            first, after = timeline.place(first), timeline.place(after - 1) + 1
+        else:
+            timeline.add_hole(first, after)
+
+        if self.holder is not None:
+            self.holder.tell(
+                Gap(
+                    room=self.subject.room,
+                    first=first,
+                    last=after - 1,
+                    reason="replay_full" if sent else "upstream_full",
+                    session=self.subject.session,
+                )
+            )
+
+    def stands(self, state: SpeechState, message: str = "") -> None:
+        """Keep and tell the state of the line."""
+        self._state = "ready" if state == "recovered" else state
+        if state == "lost":
+            self._outlet.audio.losses[self.engine.name] += 1
+
+        if self._ready is not None and state == "ready":
+            ready, self._ready = self._ready, None
+            ready()
+
+        self.report(state, message)
+
+    def finishing(self) -> None:
+        """Give the engine a time for what is left."""
+        self._allow(self._outlet.limits.upstream.end_within)
 
     def _allow(self, seconds: float) -> None:
         """Bring the deadline of the session nearer; callable outside of any task."""
         now = self._outlet.clock.monotonic() + self._ahead
         self._scope.deadline = min(self._scope.deadline, now + seconds)
 
+    def _acknowledge(self, command_id: CommandId | None) -> None:
+        if self.holder is not None and command_id is not None:
+            at = self._outlet.clock.wall()
+            self.holder.tell(Ack(id=command_id, at=at, session=self.subject.session))
+
     def _transcript(self, heard: Recognition) -> Transcript:
-        subject, start = self.subject, self._timeline.shift(heard.start)
+        subject, timeline = self.subject, self.intake.timeline
+        start = timeline.shift(heard.start)
         return Transcript(
             room=subject.room,
             segment=f"{subject.session}.{heard.segment}",
@@ -274,26 +252,14 @@ class SpeechSession:
             final=heard.final,
             text=heard.text,
             start=start,
-            end=max(start, self._timeline.shift(heard.end, ends=True)),
-            words=tuple(self._timeline.shift_word(word) for word in heard.words),
+            end=max(start, timeline.shift(heard.end, ends=True)),
+            words=tuple(timeline.shift_word(word) for word in heard.words),
             speaker=subject.speaker,
             language=subject.audio.language,
             at=round(self._outlet.clock.wall(), 3),
         )
 
-    def _tell_hole(self, position: int) -> None:
-        self._timeline.add_hole(self._fed, position)
-        self._tell(
-            Gap(
-                room=self.subject.room,
-                first=self._fed,
-                last=position - 1,
-                reason="upstream_full",
-                session=self.subject.session,
-            )
-        )
-
     def _observe(self, end: float) -> None:
         """Tell how long after the last sound of a final it was published."""
-        came = self._timeline.came_at(end, self.heard_at)
+        came = self.intake.timeline.came_at(end, self.intake.heard_at)
         self._outlet.observer.latency("final", self._outlet.clock.monotonic() - came)

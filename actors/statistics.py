@@ -41,6 +41,8 @@ class EngineStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of audio that speakers sent for the engine (total)."""
     restarts: int = 0
     """Times that the engine was lost and brought back (total)."""
+    losses: int = 0
+    """Streams that were lost before their end; their sessions dialled again (total)."""
 
 
 class NodeStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +75,10 @@ class NodeStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of encoded events handed to a listener's socket or mailbox (total)."""
     slow_consumers: int = 0
     """Connections closed because they did not read fast enough (total)."""
+    unheard_bytes: int = 0
+    """Bytes of audio lost with an engine: there were more than is kept for a replay (total)."""
+    resumable: int = 0
+    """Speech sessions whose connection was lost and that wait to be resumed."""
     ready: bool = False
     """Whether a probe has gone through the publish path recently."""
     draining: bool = False

@@ -46,7 +46,14 @@ class Timeline:
 
         What `ends` where a hole begins ends before it; what starts there starts after it.
         """
-        byte = round(seconds * self._rate)
+        missing = self._missing(round(seconds * self._rate), ends)
+        return round(seconds + self.seconds(missing), 3)
+
+    def place(self, byte: int) -> int:
+        """Turn a byte of the engine's audio into the byte of the session's audio."""
+        return byte + self._missing(byte, ends=False)
+
+    def _missing(self, byte: int, ends: bool) -> int:
         missing = 0
         for begins, total in self._holes:
             if begins > byte or (ends and begins == byte):
@@ -54,7 +61,7 @@ class Timeline:
 
             missing = total
 
-        return round(seconds + self.seconds(missing), 3)
+        return missing
 
     def shift_word(self, word: Word) -> Word:
         """Turn the times of a word."""

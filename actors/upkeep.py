@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 
 import anyio
 
 from actors.connection import ConnectionActor
-from actors.errors import IDLE, UPSTREAM_UNAVAILABLE, Close, Refused, SessionEnd
-from actors.limits import Limits
+from actors.errors import IDLE, Refused, SessionEnd
+from actors.limits import Limits, SpeechLimits
 from actors.messages import Message
 from actors.ports import Backplane, Clock
 from actors.speech import SpeechSession
@@ -73,14 +72,26 @@ class Upkeep:
         """Connections whose mailbox held something lately."""
         self.leaving: set[ConnectionActor] = set()
         """Connections that are closed and may still flush."""
-        self.speaking: dict[SpeechSession, Callable[[Close], None]] = {}
-        """Running sessions, each with what closes its connection."""
+        self.speaking: dict[str, SpeechSession] = {}
+        """Running sessions by id, those whose connection is lost among them."""
+        self.resume_grace = SpeechLimits().resume_grace
+        """Seconds for which a session waits for its speaker to come back."""
 
     async def run(self) -> None:
         """Sweep until cancelled."""
         while True:
             await anyio.sleep(SWEEP_EVERY)
             self.sweep(self._clock.monotonic())
+
+    def resumable(self, session: str, key: str, owner: str) -> SpeechSession:
+        """Return a running session of this room and owner. Raises Refused("unknown_session")."""
+        found = self.speaking.get(session)
+        known = found is not None and (found.subject.key, found.subject.owner) == (key, owner)
+        if found is None or not known or found.ending:
+            message = "there is no such session in this room, or no more; start another one"
+            raise Refused("unknown_session", message, "resume", "speech.resume_grace")
+
+        return found
 
     def sweep(self, now: float) -> None:
         """Close readers that are too slow, cut sockets that do not flush, end silent sessions."""
@@ -95,14 +106,20 @@ class Upkeep:
             if now - actor.ended > limits.egress.flush_within:
                 actor.transport.abort()
 
-        for session, close in list(self.speaking.items()):
-            if session.silence(now) > limits.speech_idle:
-                limit = f"{limits.speech_idle:g} seconds (limits.speech_idle)"
-                close(IDLE.because(f"no audio for {limit}"))
-            elif session.stalled(now) > limits.upstream.stalled_within:
-                limit = f"{limits.upstream.stalled_within:g} s (limits.upstream.stalled_within)"
-                close(UPSTREAM_UNAVAILABLE.because(f"the engine took no audio for {limit}"))
-            elif abs(session.lag - session.told) >= LAG_STEP:
-                session.report()
+        for session in list(self.speaking.values()):
+            self._look_after(session, now)
 
         self._backplane.sweep(now)
+
+    def _look_after(self, session: SpeechSession, now: float) -> None:
+        """End a session that is silent or was not resumed; find out whether its engine works."""
+        limits, holder = self._limits, session.holder
+        session.line.watch(now)
+        if holder is None:
+            if not session.ending and now - session.lost_at > self.resume_grace:
+                session.abandon(limits.upstream.end_within)
+        elif session.silence(now) > limits.speech_idle:
+            limit = f"{limits.speech_idle:g} seconds (limits.speech_idle)"
+            holder.close(IDLE.because(f"no audio for {limit}"))
+        elif abs(session.lag - session.told) >= LAG_STEP:
+            session.report()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from actors.catalog import Catalog
 from actors.connection import ConnectionActor
 from actors.errors import Close
 from actors.fanout import View
@@ -127,7 +128,7 @@ def _fan_out(plan: Plan, batch: int, report: Report) -> float:
     """Publish through the fan-out; return nanoseconds of CPU for each delivery."""
     limits, clock = Limits(), ProcessClock()
     backplane = MemoryBackplane(limits.history, limits.rooms, clock)
-    manager = ConnectionManager(limits, backplane, {}, clock, Nobody())
+    manager = ConnectionManager(limits, backplane, Catalog({}), clock, Nobody())
     sinks = [Sink() for _ in range(plan.members)]
     for sink in sinks:
         actor: ConnectionActor = manager.connect("listen", Principal("dev"), sink)

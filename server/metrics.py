@@ -148,7 +148,7 @@ class Scrape(msgspec.Struct, frozen=True):
         )
         yield from _node(self.statistics)
         yield from _channels(self.statistics.channels)
-        yield from _engines(self.statistics.engines)
+        yield from _speech(self.statistics)
 
         for metric in self.registry.collect():
             # The text format has no creation time; the library would add a gauge for each series.
@@ -175,6 +175,12 @@ def _node(node: NodeStatistics) -> Iterator[Metric]:
         "Connections closed because they read too slowly.",
         {(): node.slow_consumers},
     )
+
+
+def _speech(node: NodeStatistics) -> Iterator[Metric]:
+    yield _gauge("resumable_sessions", "Speech whose connection was lost.", {(): node.resumable})
+    yield _counter("unheard_bytes", "Audio that was lost with an engine.", {(): node.unheard_bytes})
+    yield from _engines(node.engines)
 
 
 def _channels(channels: Mapping[str, ChannelStatistics]) -> Iterator[Metric]:
@@ -226,6 +232,7 @@ def _engines(engines: Mapping[str, EngineStatistics]) -> Iterator[Metric]:
     yield _counter(
         "engine_audio_seconds", "Audio taken.", values(lambda e: e.audio_seconds), "engine"
     )
+    yield _counter("engine_losses", "Streams lost.", values(lambda e: e.losses), "engine")
     yield _counter(
         "engine_restarts", "Streams or workers replaced.", values(lambda e: e.restarts), "engine"
     )

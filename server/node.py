@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from actors.catalog import Catalog
 from actors.errors import Refused
 from actors.manager import ConnectionManager
 from actors.microphone import Principal
@@ -47,9 +48,11 @@ class Node:
             raise BadSettings("engines.enabled names no engine")
 
         self.metrics = Metrics(lambda: self.manager.statistics(), __version__)
+        catalog = Catalog(self.engines, settings.engines.failover)
         self.manager = ConnectionManager(
-            settings.limits, backplane, self.engines, clock, self.metrics.observer
+            settings.limits, backplane, catalog, clock, self.metrics.observer
         )
+        self.manager.upkeep.resume_grace = settings.speech.resume_grace
         self.manager.fanout.coalesce = settings.fanout.coalesce_ms / 1000
 
     def authenticate(self) -> Principal:

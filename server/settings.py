@@ -19,7 +19,7 @@ import msgspec
 from msgspec.inspect import ListType, LiteralType, StructType, VarTupleType, type_info
 
 from actors import limits
-from actors.limits import Count, Limits, Seconds, Section
+from actors.limits import Count, Limits, Seconds, Section, SpeechLimits
 
 PREFIX = "ROOMCAST_"
 FILE_VARIABLE = "ROOMCAST_CONFIG"
@@ -94,6 +94,9 @@ class Engines(Section, frozen=True):
 
     enabled: Annotated[tuple[EngineName, ...], msgspec.Meta(min_length=1)] = ("embedded", "echo")
     """Engines that clients may name; the first is used when they name none."""
+    failover: tuple[EngineName, ...] = ()
+    """Engines that are tried in turn for who names none, and when one is lost; empty means the
+    first that is enabled, alone."""
     embedded: Embedded = Embedded()
     echo: Echo = Echo()
 
@@ -105,6 +108,7 @@ class Settings(Section, frozen=True):
     """One open tenant, `dev`, without tokens; for a developer's own machine."""
     server: Server = Server()
     limits: Limits = Limits()
+    speech: SpeechLimits = SpeechLimits()
     fanout: Fanout = Fanout()
     drain: Drain = Drain()
     engines: Engines = Engines()

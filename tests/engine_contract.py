@@ -189,6 +189,38 @@ async def check_strange_audio(engine: Engine, spec: AudioSpec, audio: bytes) -> 
     assert (refusal.value.code, refusal.value.field) == ("unsupported_audio", "encoding")
 
 
+async def check_flush(engine: Engine, spec: AudioSpec, audio: bytes) -> None:
+    """A flush brings the final of what was sent, marked, and what follows is not disturbed."""
+    half = len(audio) // 4 * 2
+    async with engine.open(spec) as stream:
+        found: list[Recognition] = []
+        flushable = True
+
+        async def feed() -> None:
+            nonlocal flushable
+            for piece in frames(audio[:half]):
+                await stream.send(piece)
+
+            flushable = await stream.flush()
+            for piece in frames(audio[half:]):
+                await stream.send(piece)
+
+            flushable = await stream.flush() and flushable
+            await stream.end()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(feed)
+            found = await collect(stream)
+
+    flushes = [each for each in found if each.flushed]
+    assert len(flushes) == (2 if flushable else 0)
+    assert all(each.final for each in flushes)
+    told = [each for each in found if each.text or not each.flushed]
+    assert_orderly(told, len(audio) / spec.bytes_per_second)
+    if flushable:
+        assert flushes[0].end == pytest.approx(half / spec.bytes_per_second, abs=0.5)
+
+
 Check = Callable[[Engine, AudioSpec, bytes], Awaitable[None]]
 
 CHECKS: tuple[Check, ...] = (
@@ -198,5 +230,6 @@ CHECKS: tuple[Check, ...] = (
     check_cancelled_receive,
     check_leaving_early,
     check_strange_audio,
+    check_flush,
 )
 """Call each with a running engine, a spec that it takes, and speech of that spec."""

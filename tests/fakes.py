@@ -11,9 +11,9 @@ from typing import TypeVar
 import anyio
 import msgspec
 
-from actors.channel import ChannelTally
 from actors.connection import ConnectionActor
 from actors.errors import Close, Refused, UpstreamLost
+from actors.intake import Tallies
 from actors.limits import History, Limits
 from actors.log import Position, Recovery
 from actors.messages import (
@@ -130,9 +130,9 @@ class FakeTransport:
         self._stalled = False
         self._pump()
 
-    def vanish(self) -> None:
-        """Let the far end disappear without a word."""
-        self._gone(1006)
+    def vanish(self, code: int = 1006) -> None:
+        """Let the far end disappear without a word, or with the code of a close frame."""
+        self._gone(code)
 
     def of(self, kind: type[Kind]) -> list[Kind]:
         """Return what the far end got of one kind."""
@@ -169,6 +169,8 @@ class FakeUpstream:
         self.frames: list[AudioFrame] = []
         self.ended = False
         self.left = False
+        self.flushes = 0
+        self.flushable = True
         self._rate, self._obliging = bytes_per_second, obliging
         self._tx, self._rx = anyio.create_memory_object_stream[Recognition | UpstreamLost](1000)
         self._gate = anyio.Event()
@@ -197,6 +199,11 @@ class FakeUpstream:
         await self._gate.wait()
         self.frames.append(frame)
 
+    async def flush(self) -> bool:
+        """Note that a final is wanted; an obliging stream has nothing to say."""
+        self.flushes += 1
+        return self.flushable and not self._obliging
+
     async def end(self) -> None:
         """Note the end; `finish` says when the last words are out."""
         await self._gate.wait()
@@ -217,11 +224,13 @@ class FakeUpstream:
         return item
 
     def transcribe(self, text: str, segment: int = 0, revision: int = 0, **more: float) -> None:
-        """Recognize a final, or a partial with `final=False`."""
-        final = bool(more.get("final", True))
+        """Recognize a final, or a partial with `final=False`; `flushed` answers a flush."""
+        final, flushed = bool(more.get("final", True)), bool(more.get("flushed", False))
         start, end = more.get("start", 0.0), more.get("end", self.heard)
-        words = (Word(text, start, end, 1.0),)
-        self._tx.send_nowait(Recognition(segment, revision, final, text, start, end, words))
+        words = (Word(text, start, end, 1.0),) if text else ()
+        self._tx.send_nowait(
+            Recognition(segment, revision, final, text, start, end, words, flushed)
+        )
 
     def finish(self) -> None:
         """Say that nothing more comes."""
@@ -249,6 +258,8 @@ class FakeUpstream:
 
 class FakeEngine:
     """An engine in the hands of the test."""
+
+    acknowledges = True
 
     def __init__(self, name: str = "fake", max_streams: int = 2) -> None:
         self.name, self.max_streams, self.restarts = name, max_streams, 0
@@ -279,6 +290,41 @@ class FakeEngine:
             yield stream
         finally:
             stream.leave()
+
+
+class FakeDecoder:
+    """Makes two bytes of each byte; it finishes with 0xFFFF unless it decodes `inline`."""
+
+    def __init__(self, spec: AudioSpec, inline: bool) -> None:
+        self.spec, self._inline = spec, inline
+        self.restarts, self.closed = 0, False
+
+    def decode_nowait(self, data: bytes) -> bytes | None:
+        """Decode at once, or never."""
+        return self._decoded(data) if self._inline else None
+
+    async def decode(self, data: bytes) -> bytes:
+        """Decode after a while."""
+        await anyio.sleep(0.001)
+        if data == b"bad":
+            raise Refused("bad_audio", "this is no audio", "encoding")
+
+        return self._decoded(data)
+
+    async def end(self) -> bytes:
+        """Return the last sample."""
+        return b"\xff\xff"
+
+    def restart(self) -> None:
+        """Count."""
+        self.restarts += 1
+
+    def close(self) -> None:
+        """Note it."""
+        self.closed = True
+
+    def _decoded(self, data: bytes) -> bytes:
+        return b"".join(bytes([byte, 0]) for byte in data)
 
 
 class DistantBackplane(MemoryBackplane):
@@ -368,12 +414,18 @@ class FakeOutlet:
         self.limits = limits
         self.watch = FakeObserver()
         self.observer: Observer = self.watch
-        self.ingress, self.upstream = ChannelTally(), ChannelTally()
+        self.audio = Tallies()
+        self.flushed = 0
         self.published: list[tuple[str, Transcript]] = []
 
-    async def publish_final(self, key: str, event: Transcript) -> None:
+    async def publish_final(self, key: str, event: Transcript) -> Position:
         """Keep a final."""
         self.published.append((key, event))
+        return Position("e", len(self.published))
+
+    def flush(self) -> None:
+        """Count."""
+        self.flushed += 1
 
     async def publish_partial(self, key: str, event: Transcript) -> None:
         """Keep a partial among the finals."""

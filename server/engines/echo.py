@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
-import msgspec
 
 from actors.errors import Refused, UpstreamLost
 from actors.messages import AudioFrame, AudioSpec, Recognition, Word
@@ -25,7 +24,7 @@ class EchoStream:
 
     def __init__(self, bytes_per_second: int) -> None:
         self._rate = bytes_per_second
-        self._bytes = self._step = 0
+        self._bytes = self._step = self._began = self._segment = self._revision = 0
         self._ended = False
         self._tx, self._rx = anyio.create_memory_object_stream[Recognition](WAITING)
 
@@ -48,8 +47,18 @@ class EchoStream:
         self._bytes += len(frame.data)
         while self._bytes * STEPS >= (self._step + 1) * self._rate:
             step = self._step + 1
-            await self._say(_answer(step, final=step % STEPS == 0))
+            await self._answer(step, final=step % STEPS == 0)
             self._step = step
+
+    async def flush(self) -> bool:
+        """Turn the last partial into a final; the rest of its second makes another one."""
+        if self._step > self._began:
+            await self._answer(self._step, final=True, flushed=True)
+        else:
+            at = self._step / STEPS
+            await self._say(Recognition(self._segment, 0, True, "", at, at, flushed=True))
+
+        return True
 
     async def end(self) -> None:
         """Turn the last partial into a final, and say no more; repeated calls do nothing.
@@ -60,9 +69,8 @@ class EchoStream:
             return
 
         self._ended = True
-        if self._step % STEPS:
-            last = _answer(self._step, final=True)
-            await self._say(msgspec.structs.replace(last, revision=last.revision + 1))
+        if self._step > self._began:
+            await self._answer(self._step, final=True)
 
         self._tx.close()
 
@@ -75,23 +83,32 @@ class EchoStream:
         self._tx.close()
         self._rx.close()
 
+    async def _answer(self, step: int, final: bool, flushed: bool = False) -> None:
+        """Say what was heard since the segment began."""
+        second, part = divmod(step - 1, STEPS)
+        start, end = self._began / STEPS, step / STEPS
+        texts = (
+            ("echo", str(second + 1)) if final else ("echo", str(second + 1), f"part {part + 1}")
+        )
+        width = (end - start) / len(texts)
+        words = tuple(
+            Word(text, start + width * n, min(end, start + width * (n + 1)), 1.0)
+            for n, text in enumerate(texts)
+        )
+        text = " ".join(texts)
+        await self._say(
+            Recognition(self._segment, self._revision, final, text, start, end, words, flushed)
+        )
+        if final:
+            self._segment, self._revision, self._began = self._segment + 1, 0, step
+        else:
+            self._revision += 1
+
     async def _say(self, answer: Recognition) -> None:
         try:
             await self._tx.send(answer)
-        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
-            raise UpstreamLost("the echo stream is closed") from None
-
-
-def _answer(step: int, final: bool) -> Recognition:
-    second, part = divmod(step - 1, STEPS)
-    start, end = float(second), step / STEPS
-    texts = ("echo", str(second + 1)) if final else ("echo", str(second + 1), f"part {part + 1}")
-    width = (end - start) / len(texts)
-    words = tuple(
-        Word(text, start + width * n, min(end, start + width * (n + 1)), 1.0)
-        for n, text in enumerate(texts)
-    )
-    return Recognition(second, part, final, " ".join(texts), start, end, words)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            raise UpstreamLost("the echo stream has been left") from None
 
 
 class EchoEngine:
@@ -99,6 +116,7 @@ class EchoEngine:
 
     name = "echo"
     restarts = 0
+    acknowledges = True
 
     def __init__(self, max_streams: int) -> None:
         self.max_streams = max_streams

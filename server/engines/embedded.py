@@ -89,6 +89,7 @@ class EmbeddedEngine:
     """Pocketsphinx in worker processes: English, offline, no account; see `run`."""
 
     name = "embedded"
+    acknowledges = True
 
     def __init__(self, max_streams: int | None = None) -> None:
         """Admit so many streams at a time; by default four for each processor."""

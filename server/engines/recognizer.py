@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
+import msgspec
 import numpy as np
 import soxr
 from pocketsphinx import Decoder, Endpointer, Vad
@@ -162,6 +163,7 @@ class Recognizer:
         self._mean: str | None = None
         self._utterance: Utterance | None = None
         self._segment = 0
+        self._reached = self._padded = 0.0
         self._bytes = 0
         self._rate = spec.bytes_per_second
 
@@ -175,14 +177,26 @@ class Recognizer:
         self._bytes += len(data)
         return [found for frame in self._intake.feed(data) for found in self._hear(frame)]
 
+    def flush(self) -> list[Recognition]:
+        """End the utterance, as if silence followed; return what that brings, marked as flushed."""
+        found = list(self._fall_silent())
+        if found:
+            return [*found[:-1], msgspec.structs.replace(found[-1], flushed=True)]
+
+        now = max(self._reached, self.heard)
+        return [Recognition(self._segment, 0, True, "", now, now, flushed=True)]
+
     def finish(self) -> list[Recognition]:
         """Work through what is left, as if silence followed."""
         found = [each for frame in self._intake.finish() for each in self._hear(frame)]
+        return [*found, *self._fall_silent()]
+
+    def _fall_silent(self) -> Iterator[Recognition]:
+        """Hear silence until the utterance has ended; the endpointer takes it for time."""
         for _ in range(round(1 / FRAME)):
             if self._utterance is not None:
-                found += self._hear(bytes(frame_bytes()))
-
-        return found
+                self._padded += FRAME
+                yield from self._hear(bytes(frame_bytes()))
 
     def _hear(self, frame: bytes) -> Iterator[Recognition]:
         self._voiced.append(self._strict.is_speech(frame))
@@ -191,7 +205,8 @@ class Recognizer:
             return
 
         if self._utterance is None:
-            self._utterance = self._begin(round(self._endpointer.speech_start, 2))
+            start = self._endpointer.speech_start - self._padded
+            self._utterance = self._begin(round(max(start, self._reached), 2))
 
         utterance, voiced = self._utterance, self._voiced.popleft()
         utterance.add(speech, voiced)
@@ -226,8 +241,9 @@ class Recognizer:
         self._decoder.end_utt()
         words = self._again(utterance) if utterance.credible else ()
         if words or utterance.revision:
-            yield self._recognition(utterance, words, final=True)
-            self._segment += 1
+            final = self._recognition(utterance, words, final=True)
+            self._segment, self._reached = self._segment + 1, final.end
+            yield final
 
     def _again(self, utterance: Utterance) -> tuple[Word, ...]:
         self._decoder.reinit_feat()

@@ -17,8 +17,11 @@ from anyio.lowlevel import checkpoint
 
 from actors.errors import UpstreamLost
 from actors.messages import AudioFrame, Recognition
-from server.engines.zygote import Reports, packed
+from server.engines import zygote
+from server.engines.zygote import LENGTH, Reports, packed
 
+END = packed(b"")
+FLUSH = LENGTH.pack(zygote.FLUSH)
 LEAVE_WITHIN = 0.5
 """Seconds a worker has to exit when its stream is left; then it is killed."""
 
@@ -50,12 +53,21 @@ class Stream:
             raise anyio.ClosedResourceError
 
         if frame.data:
-            await self._write(frame.data)
+            await self._write(packed(frame.data))
+
+    async def flush(self) -> bool:
+        """Ask for the final of what was said so far. Raises UpstreamLost."""
+        await checkpoint()
+        if self._ended:
+            return False
+
+        await self._write(FLUSH)
+        return True
 
     async def end(self) -> None:
         """Say that no more audio comes; repeated calls do nothing. Raises UpstreamLost."""
         await checkpoint()
-        await self._write(b"")
+        await self._write(END)
 
     async def receive(self) -> Recognition:
         """Return what was recognized next. Raises anyio.EndOfStream when done, or UpstreamLost."""
@@ -92,12 +104,12 @@ class Stream:
 
         return False
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, message: bytes) -> None:
         try:
             await self._flush()  # what a cancelled call left
             if not self._ended:
-                self._out += packed(data)
-                self._ended = not data
+                self._out += message
+                self._ended = message == END
                 await self._flush()
         except OSError:
             raise self._loss() from None

@@ -5,7 +5,7 @@ between the workers. It ends when the server's end of the control socket closes,
 the server's end of its session closes; a worker outlives a zygote that dies.
 
     server --(control: length, AudioSpec, a socket)--> zygote --fork--> worker
-    server --(session: length, PCM; length 0 ends)---> worker
+    server --(session: length, PCM; 0 ends, FLUSH)---> worker
     server <-(session: length, Report)---------------- worker
 """
 
@@ -31,8 +31,12 @@ if TYPE_CHECKING:
 LENGTH = struct.Struct("<I")
 SESSION_BYTES = 32_768
 """Asked for each direction of a session's socket; Linux doubles it and counts its own overhead."""
+FLUSH = 0xFFFF_FFFF
+"""Length that asks for the final of what was said so far; no audio follows it."""
 READY = b"\x01"
 """What the zygote writes to the control socket once it can fork."""
+FLUSHED = b"flush"
+"""What stands for that among the pieces of audio, by its identity."""
 REPORTS_PER_SECOND = 10
 """Reports a worker makes for a second of audio, however large the pieces it comes in."""
 
@@ -171,6 +175,11 @@ def _decode(session: socket.socket, spec: AudioSpec, decoder: Decoder) -> None:
     _tell(session, Report(pid))
     with session.makefile("rb") as audio:
         while data := _read(audio):
+            if data is FLUSHED:
+                found = recognizer.flush()
+                _tell(session, Report(pid, recognizer.heard, tuple(found)))
+                continue
+
             for start in range(0, len(data), step):
                 found = recognizer.feed(data[start : start + step])
                 if found or recognizer.heard >= told + 1 / REPORTS_PER_SECOND:
@@ -183,12 +192,15 @@ def _decode(session: socket.socket, spec: AudioSpec, decoder: Decoder) -> None:
 
 
 def _read(audio: BinaryIO) -> bytes | None:
-    """Return the next piece of audio, b"" at its end, None when the server has gone."""
+    """Return the next piece of audio, b"" at its end, FLUSHED, or None: the server has gone."""
     head = audio.read(LENGTH.size)
     if len(head) < LENGTH.size:
         return None
 
     (length,) = LENGTH.unpack(head)
+    if length == FLUSH:
+        return FLUSHED
+
     data = audio.read(length)
     return data if len(data) == length else None
 

@@ -10,8 +10,9 @@ from fastapi import FastAPI
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from actors.catalog import spec_of
 from actors.errors import Refused
-from actors.messages import AnyCommand, AudioSpec, Join, Label, Start
+from actors.messages import AnyCommand, Join, Label, Start
 from actors.microphone import Kind
 from actors.wire import SUBPROTOCOLS
 from server.asgi import LEAN, AsgiSession
@@ -29,11 +30,13 @@ class SpeakQuery(msgspec.Struct, frozen=True):
     """The query of `speak`: how the audio is encoded, and who speaks."""
 
     encoding: Label = "pcm_s16le"
-    rate: int = 16000
+    rate: int | None = None
     channels: int = 1
     language: Label = "en"
-    engine: Label = ""
+    engine: Annotated[str, msgspec.Meta(max_length=512)] = ""
     name: Label = ""
+    transcripts: bool = False
+    resume: Label = ""
 
 
 class ListenQuery(msgspec.Struct, frozen=True):
@@ -52,8 +55,7 @@ def add_sockets(app: FastAPI, node: Node) -> None:
         try:
             query = read_query(websocket, SpeakQuery)
             start = Start(room=room_of(websocket), **msgspec.structs.asdict(query))
-            spec = AudioSpec(start.encoding, start.rate, start.channels, start.language)
-            node.manager.engine(start.engine).check(spec)
+            node.manager.catalog.choose(start.engine, spec_of(start))
         except Refused as refused:
             await _deny(node, websocket, refused)
         else:

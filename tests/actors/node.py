@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import msgspec
 
+from actors.catalog import Catalog
 from actors.connection import ConnectionActor
 from actors.limits import Limits
 from actors.manager import ConnectionManager
@@ -34,7 +35,7 @@ class Node:
 
         self.backplane = backplane
         self.manager = ConnectionManager(
-            limits, self.backplane, {"fake": self.engine}, self.clock, self.observer
+            limits, self.backplane, Catalog({"fake": self.engine}), self.clock, self.observer
         )
 
     def connect(

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from actors.errors import Refused
 from actors.limits import Egress, History, Limits, Upstream
 from actors.log import Position
-from actors.manager import ConnectionManager
 from actors.messages import Ack, Closing, Message, Speaker, Transcript
 from actors.microphone import Principal
 from actors.upkeep import PROBE
@@ -22,7 +21,7 @@ from server.backplanes.memory import MemoryBackplane
 from tests.actors.clients import Listener
 from tests.actors.node import Node, data_of, order, running
 from tests.autojump import settle
-from tests.fakes import DistantBackplane, FakeClock, FakeObserver
+from tests.fakes import DistantBackplane, FakeClock
 
 pytestmark = pytest.mark.anyio
 TIGHT = Limits(
@@ -282,26 +281,6 @@ async def test_a_node_takes_so_many_connections_and_no_more() -> None:
         node.manager.admit()
 
 
-async def test_an_engine_is_chosen_by_its_name_or_is_the_first() -> None:
-    async with running() as node:
-        assert node.manager.engine("") is node.manager.engine("fake") is node.engine
-        with pytest.raises(Refused) as refusal:
-            node.manager.engine("other")
-
-        assert (refusal.value.code, refusal.value.message) == (
-            "unknown_engine",
-            "the engines here are: fake",
-        )
-
-
-def test_a_node_without_engines_refuses_speech() -> None:
-    limits, clock = Limits(), FakeClock()
-    plane = MemoryBackplane(limits.history, 10, clock)
-    manager = ConnectionManager(limits, plane, {}, clock, FakeObserver())
-    with pytest.raises(Refused):
-        manager.engine("")
-
-
 async def test_who_comes_back_after_a_restart_is_spread_over_time() -> None:
     async with running() as node:
         assert node.manager.reconnect_ms() == 1000
@@ -411,8 +390,8 @@ async def test_connections_may_end_after_their_node() -> None:
     assert actor.microphone is not None
     session = actor.microphone.session
     assert session is not None
-    session.ingress.close()
-    session.upstream.close()
+    session.intake.ingress.close()
+    session.intake.upstream.close()
 
 
 async def test_the_end_of_a_connection_is_noted_once() -> None:

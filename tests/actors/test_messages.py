@@ -32,7 +32,7 @@ def read(table: dict[str, Any]) -> AnyCommand:
 
 def test_a_command_has_defaults_for_what_is_left_out() -> None:
     assert read({"type": "join", "room": "a"}) == Join(room="a")
-    assert read({"type": "start", "room": "a"}) == Start(room="a", encoding="pcm_s16le", rate=16000)
+    assert read({"type": "start", "room": "a"}) == Start(room="a", encoding="pcm_s16le", rate=None)
 
 
 def test_a_command_with_an_unknown_field_is_refused() -> None:

@@ -195,6 +195,7 @@ async def test_a_session_can_start_again_after_the_ack_of_stop() -> None:
     async with running() as node:
         actor, mouth, first = await node.speak(room="a")
         await order(actor, "stop", id=1)
+        await settle()
         first.finish()
         await settle()
         await order(actor, "start", id=2, room="b")
@@ -209,6 +210,7 @@ async def test_a_speak_socket_closes_after_its_stop() -> None:
     async with running() as node:
         actor, mouth, stream = await node.speak(kind="speak")
         await order(actor, "stop")
+        await settle()
         stream.finish()
         await settle()
         assert mouth.closed is not None
@@ -259,11 +261,14 @@ async def test_a_busy_engine_closes_a_speak_socket_with_1013() -> None:
 
 
 @pytest.mark.parametrize("kind", ["speak", "connect"])
-async def test_a_lost_engine_closes_the_connection_with_4005(kind: str) -> None:
-    async with running() as node:
-        _, mouth, stream = await node.speak(kind="speak" if kind == "speak" else "connect")
+async def test_an_engine_that_stays_lost_closes_the_connection_with_4005(kind: str) -> None:
+    async with running(Limits(upstream=Upstream(lost_within=30))) as node:
+        actor, mouth, stream = await node.speak(kind="speak" if kind == "speak" else "connect")
+        node.engine.broken = UpstreamLost("gone for good")
         stream.hang_up()
-        await settle()
+        await anyio.sleep(29)
+        assert actor.open
+        await anyio.sleep(7)
         assert mouth.closed is not None
         assert (mouth.closed.code, mouth.closed.retry) == (4005, True)
         assert node.manager.upkeep.speaking == {}
@@ -310,17 +315,17 @@ async def test_an_engine_that_cannot_open_says_how_the_connection_ends(
         node.engine.broken = end
         actor, mouth = node.connect()
         await order(actor, "start", room="a")
-        await settle()
+        await anyio.sleep(16)
         assert mouth.closed is not None
         assert mouth.closed.code == code
 
 
-async def test_a_speaker_that_vanishes_is_still_heard_to_the_end() -> None:
+async def test_a_speaker_that_hangs_up_is_still_heard_to_the_end() -> None:
     async with running() as node:
         _, ear = await node.join("a")
         actor, mouth, stream = await node.speak()
         await actor.receive(FRAME)
-        mouth.vanish()
+        mouth.vanish(1001)
         await settle()
         assert stream.ended
         assert actor not in node.manager.actors

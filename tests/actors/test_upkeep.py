@@ -167,17 +167,19 @@ async def test_a_speaker_is_not_silent_while_the_engine_is_the_slow_one() -> Non
 async def test_an_engine_that_takes_no_audio_for_too_long_counts_as_lost() -> None:
     limits = Limits(upstream=Upstream(frames=2, stalled_within=20))
     async with running(limits) as node:
-        actor, _, stream = await node.speak()
+        actor, mouth, stream = await node.speak()
         stream.stall()
         for _ in range(3):
             await actor.receive(b"\0" * 640)
 
         await anyio.sleep(19)
-        assert actor.open
+        assert [event.state for event in mouth.of(Speech)] == ["connecting", "ready"]
         await anyio.sleep(5)
-        assert actor.lifecycle.reason is not None
-        assert actor.lifecycle.reason.code == 4005
-        assert "limits.upstream.stalled_within" in actor.lifecycle.reason.message
+        assert actor.open
+        assert [event.state for event in mouth.of(Speech)][2:] == ["lost", "recovered"]
+        assert "limits.upstream.stalled_within" in str(mouth.of(Speech)[2].message)
+        assert node.engine.streams[-1].audio == bytes(3 * 640)
+        assert node.manager.statistics().engines["fake"].losses == 1
 
 
 async def test_a_speaker_is_told_when_its_lag_changes() -> None:

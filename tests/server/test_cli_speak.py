@@ -31,7 +31,9 @@ FAST = ("--room", "r", "--rate", "max")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server whose only engine is echo, with one stream."""
     log = tmp_path_factory.mktemp("server") / "log"
-    with serving(log, engines__enabled="echo", engines__echo__max_streams=1) as running:
+    with serving(
+        log, engines__enabled="echo", engines__echo__max_streams=1, speech__resume_grace=0
+    ) as running:
         yield running
 
 

@@ -1,0 +1,86 @@
+"""What a speech session is about, and what it needs of the node and of its connection."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from actors.errors import Close
+from actors.intake import Tallies
+from actors.limits import Limits
+from actors.log import Position
+from actors.messages import AnyEvent, AudioSpec, Recognition, Speaker, SpeechState, Transcript
+from actors.ports import Clock, Observer
+
+
+class Subject(msgspec.Struct, frozen=True):
+    """What a session is about: whose audio it is, and to which room its words go."""
+
+    session: str
+    key: str
+    """The room within the node: tenant and name."""
+    room: str
+    speaker: Speaker
+    audio: AudioSpec
+    """As it is sent."""
+    transcripts: bool = False
+    """Whether the speaker is told them."""
+    owner: str = ""
+    """The subject of the token that it was started with; nobody else may resume it."""
+
+
+class Outlet(Protocol):
+    """What a session needs of the node."""
+
+    clock: Clock
+    limits: Limits
+    observer: Observer
+    audio: Tallies
+
+    async def publish_final(self, key: str, event: Transcript) -> Position:
+        """Store and deliver a final; return its place in the room's history."""
+
+    async def publish_partial(self, key: str, event: Transcript) -> None:
+        """Deliver a partial."""
+
+    def flush(self) -> None:
+        """Deliver at once what waits for the end of the tick."""
+
+
+class Holder(Protocol):
+    """The connection that a session belongs to."""
+
+    def tell(self, event: AnyEvent) -> None:
+        """Send an event to this connection alone."""
+
+    def close(self, close: Close) -> None:
+        """End the connection."""
+
+    def replaced(self) -> None:
+        """Another connection has resumed the session; let go of it."""
+
+    def over(self, error: Exception | None) -> None:
+        """The session is over, in good order or not."""
+
+
+class Owner(Protocol):
+    """What a line tells the session that it belongs to."""
+
+    async def recognized(self, heard: Recognition) -> None:
+        """Something was recognized."""
+
+    def answered(self) -> None:
+        """A flush was answered."""
+
+    def hole(self, first: int, after: int, sent: bool) -> None:
+        """Audio will not be recognized: the bytes from `first` to before `after`.
+
+        They count the audio that was `sent` to an engine, or all audio of the session.
+        """
+
+    def stands(self, state: SpeechState, message: str = "") -> None:
+        """The state of the line has changed."""
+
+    def finishing(self) -> None:
+        """All audio has been sent."""
