@@ -19,7 +19,7 @@ from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame
 from websockets.http11 import Response
-from websockets.protocol import OPEN
+from websockets.protocol import CONNECTING, OPEN
 from websockets.typing import Subprotocol
 
 from server.engines.address import Address
@@ -98,9 +98,10 @@ class Link(asyncio.Protocol):
         """Send a binary message; never waits, so look at `writable` before."""
         transport = self._transport
         assert transport is not None
-        transport.write(client_frame(BINARY, data))
-        if transport.is_closing():  # the write itself has found that nobody is there
+        if transport.is_closing():  # a write has found that nobody is there; the owner learns soon
             self.writable = False
+        else:
+            transport.write(client_frame(BINARY, data))
 
     def send(self, message: str | bytes) -> None:
         """Send one of the protocol's own messages, whatever the buffer holds."""
@@ -142,8 +143,9 @@ class Link(asyncio.Protocol):
 
             self.resume()  # a close that is not read is not answered
             self.hang_up()
-            with anyio.move_on_after(CLOSE_WITHIN):
-                await self._gone.wait()
+            if self._wire.state is not CONNECTING:
+                with anyio.move_on_after(CLOSE_WITHIN):
+                    await self._gone.wait()
 
             self._transport.abort()
             await self._gone.wait()
@@ -252,7 +254,7 @@ class Link(asyncio.Protocol):
         """Write what the protocol has to say."""
         assert self._transport is not None
         for data in self._wire.data_to_send():
-            if data:
+            if data and not self._transport.is_closing():
                 self._transport.write(data)
 
         mark = self._options.buffer_bytes + OVERFULL

@@ -7,6 +7,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -213,7 +214,8 @@ class Double(Background):
         fault = self._plan.popleft() if self._plan else Fault()
         self._faults[socket.id] = fault
         if fault.kind == "slow":
-            await asyncio.sleep(fault.seconds)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._resumed.wait(), fault.seconds)
 
         try:
             self.check(Connection(request, fault))

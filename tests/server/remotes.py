@@ -61,5 +61,5 @@ REMOTES = (
     Remote("vosk", VoskDouble, _vosk),
     Remote("websocket", GenericDouble, _mapped),
 )
-QUICK = Connection(connect_within=0.5, send_within=0.3, ping_interval=5.0)
+QUICK = Connection(connect_within=0.3, send_within=0.2, ping_interval=5.0)
 """For tests of what happens when a provider is late."""
