@@ -15,7 +15,6 @@ from server.engines.handover import Left
 _raise = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _raise.argtypes = [ctypes.c_ulong, ctypes.py_object]
 _raise.restype = ctypes.c_int
-_NOTHING = ctypes.py_object()
 _SHARED = frozenset({"logging", "importlib"})
 """Packages whose locks would stay held, for everybody, if one were left between two lines."""
 
@@ -26,7 +25,7 @@ class Worker:
     def __init__(self, name: str, work: Callable[[], None], done: Callable[[], None]) -> None:
         """Do the work, which raises nothing but Left, in a thread; `done` is told in it."""
         self._work, self._done = work, done
-        self._inside = False
+        self._inside = self._interrupted = False
         self._guard = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -37,13 +36,19 @@ class Worker:
     def interrupt(self) -> bool:
         """Raise Left in the work, at its next step in Python; a call into C is not cut short.
 
-        False, and nothing, while it is within code that holds a lock of the whole process.
+        False, and nothing, while it is within code that holds a lock of the whole process, and
+        where this process is traced: with an exception due in a thread that is in C, CPython 3.11
+        spins for ever in the threads that are traced.
         """
+        if sys.gettrace() is not None:
+            return False
+
         with self._guard:
-            if self._inside and self._thread.ident is not None:
+            if self._inside and not self._interrupted and self._thread.ident is not None:
                 if _shares_a_lock(self._thread.ident):
                     return False
 
+                self._interrupted = True
                 _raise(self._thread.ident, Left)
 
         return True
@@ -55,20 +60,16 @@ class Worker:
         except Left:
             pass
 
-        while True:
-            try:
-                self._disarm()
-                break
-            except Left:  # raised for the work, and late
-                continue
+        try:
+            with self._guard:
+                self._inside = False
+                if self._interrupted:
+                    # It may be due still; then it is replaced by this one, which comes at once.
+                    _raise(threading.get_ident(), Left)
+        except Left:
+            pass
 
         self._done()
-
-    def _disarm(self) -> None:
-        """Take back what was not raised yet."""
-        with self._guard:
-            self._inside = False
-            _raise(threading.get_ident(), _NOTHING)
 
 
 def _shares_a_lock(thread: int) -> bool:
