@@ -40,8 +40,7 @@ class Socket(websocket.WebSocket):
 
     def connect(self, url: str, **options: Any) -> None:
         """Connect; each step has a deadline. Raises OSError or WebSocketException."""
-        bounds = {"timeout": self._options.connect_within, "redirect_limit": 0}
-        super().connect(url, socket=self._dial(), **options, **bounds)
+        super().connect(url, socket=self._dial(), redirect_limit=0, **options)
         if (status := self.getstatus()) != SWITCHING:  # a redirect, which it takes for a success
             self.shutdown()
             raise websocket.WebSocketBadStatusException("HTTP status %s %s", status)
@@ -51,7 +50,7 @@ class Socket(websocket.WebSocket):
             self.cut()
 
     def _dial(self) -> socket.socket:
-        """Return a connected socket: what the package makes itself it leaks when it is refused."""
+        """Return a socket with a deadline: the package's own has none, and leaks when refused."""
         address, within = parse(self._options.url), self._options.connect_within
         sock = socket.create_connection((address.host, address.port), within)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -165,7 +164,7 @@ class Session:
         self._dialect.ready = True
 
     def _closed(self, code: int, reason: str) -> None:
-        self._audio.close()
+        """Say what a close means; that `results` is over then ends the audio."""
         if (ending := self._dialect.closed(code, reason)) is not None:
             raise ending
 
