@@ -8,17 +8,15 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from actors.catalog import Catalog
 from actors.errors import Refused
 from actors.manager import ConnectionManager
 from actors.microphone import Principal
-from actors.ports import Engine
 from server import __version__
 from server.backplanes.memory import MemoryBackplane
-from server.engines.echo import EchoEngine
+from server.engines.configured import make_catalog
 from server.engines.embedded import EmbeddedEngine
 from server.metrics import Metrics
-from server.settings import BadSettings, Settings
+from server.settings import Settings
 
 
 class SystemClock:
@@ -37,18 +35,14 @@ class Node:
     """Everything that one app holds."""
 
     def __init__(self, settings: Settings) -> None:
-        """Build the parts; nothing runs yet. Raises BadSettings."""
+        """Build the parts; nothing runs yet."""
         self.settings = settings
         self.failed = False
         """Whether a part has died of a bug; the node cannot go on without it."""
         clock = SystemClock()
         backplane = MemoryBackplane(settings.limits.history, settings.limits.rooms, clock)
-        self.engines = {name: make_engine(name, settings) for name in settings.engines.enabled}
-        if not self.engines:
-            raise BadSettings("engines.enabled names no engine")
-
+        catalog = make_catalog(settings.engines)
         self.metrics = Metrics(lambda: self.manager.statistics(), __version__)
-        catalog = Catalog(self.engines, settings.engines.failover)
         self.manager = ConnectionManager(
             settings.limits, backplane, catalog, clock, self.metrics.observer
         )
@@ -70,7 +64,7 @@ class Node:
         """
         try:
             async with anyio.create_task_group() as tasks:
-                for engine in self.engines.values():
+                for engine in self.manager.catalog.engines.values():
                     if isinstance(engine, EmbeddedEngine):
                         tasks.start_soon(engine.run)
 
@@ -84,14 +78,3 @@ class Node:
             raise
         finally:
             self.manager.draining = True  # not ready, and whoever comes is refused
-
-
-def make_engine(name: str, settings: Settings) -> Engine:
-    """Make a configured engine. Raises BadSettings for a name that is none."""
-    match name:
-        case "embedded":
-            return EmbeddedEngine(settings.engines.embedded.max_streams or None)
-        case "echo":
-            return EchoEngine(settings.engines.echo.max_streams)
-        case _:
-            raise BadSettings(f"engines.enabled: there is no engine {name!r}; embedded, echo")

@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
-from msgspec.inspect import ListType, LiteralType, StructType, VarTupleType, type_info
+from msgspec.inspect import DictType, ListType, LiteralType, StructType, VarTupleType, type_info
 
 from actors import limits
-from actors.limits import Count, Limits, Seconds, Section, SpeechLimits
+from actors.limits import Limits, Seconds, Section, SpeechLimits
+from server.engines import configured, options
+from server.engines.configured import Engines
+from server.fronts import options as vendors
 
 PREFIX = "ROOMCAST_"
 FILE_VARIABLE = "ROOMCAST_CONFIG"
@@ -31,7 +34,6 @@ SERVICE_LINK = re.compile(
 )
 """What Kubernetes sets in every pod beside a service that is called roomcast."""
 
-EngineName = Annotated[str, msgspec.Meta(pattern="^(embedded|echo)$")]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
@@ -75,32 +77,6 @@ class Fanout(Section, frozen=True):
     came in one turn of the event loop."""
 
 
-class Embedded(Section, frozen=True):
-    """The speech engine that comes with the server."""
-
-    max_streams: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Speaking streams at a time; 0 means four for each core."""
-
-
-class Echo(Section, frozen=True):
-    """The engine for tests and load: it answers without listening."""
-
-    max_streams: Count = 10_000
-    """Speaking streams at a time."""
-
-
-class Engines(Section, frozen=True):
-    """The speech engines."""
-
-    enabled: Annotated[tuple[EngineName, ...], msgspec.Meta(min_length=1)] = ("embedded", "echo")
-    """Engines that clients may name; the first is used when they name none."""
-    failover: tuple[EngineName, ...] = ()
-    """Engines that are tried in turn for who names none, and when one is lost; empty means the
-    first that is enabled, alone."""
-    embedded: Embedded = Embedded()
-    echo: Echo = Echo()
-
-
 class Settings(Section, frozen=True):
     """Everything that can be set."""
 
@@ -112,6 +88,7 @@ class Settings(Section, frozen=True):
     fanout: Fanout = Fanout()
     drain: Drain = Drain()
     engines: Engines = Engines()
+    fronts: vendors.Fronts = vendors.Fronts()
 
 
 def load(path: str | Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -141,7 +118,7 @@ def override(settings: Settings, **changes: Mapping[str, Any]) -> Settings:
 def schema() -> dict[str, Any]:
     """Return the JSON schema of the settings file, each setting with its description and unit."""
     document = msgspec.json.schema(Settings)
-    for module in (limits, sys.modules[__name__]):
+    for module in (limits, options, configured, vendors, sys.modules[__name__]):
         for name, texts in _field_texts(inspect.getsource(module)).items():
             properties = document["$defs"].get(name, {}).get("properties", {})
             for field, text in texts.items():
@@ -184,7 +161,7 @@ def _is_setting(key: str, value: str) -> bool:
 
 
 def _put(tree: dict[str, Any], key: str, value: str) -> None:
-    """Set what a variable says; a list is JSON or has commas. Raises BadSettings."""
+    """Set what a variable says; a list is JSON or has commas, a table JSON. Raises BadSettings."""
     *parents, leaf = names = key.removeprefix(PREFIX).lower().split("__")
     hint = _hint(names, key)
     try:
@@ -193,7 +170,8 @@ def _put(tree: dict[str, Any], key: str, value: str) -> None:
         sentence = _explain(error, names).removesuffix(", not `str`")
         raise BadSettings(f"{key}: {sentence}") from None
     except msgspec.DecodeError as error:
-        raise BadSettings(f"{key}: {'.'.join(names)} is no JSON list: {error}") from None
+        kind = "table" if isinstance(type_info(hint), DictType) else "list"
+        raise BadSettings(f"{key}: {'.'.join(names)} is no JSON {kind}: {error}") from None
 
     for parent in parents:
         tree = tree.setdefault(parent, {})
@@ -228,11 +206,14 @@ def _is_section(hint: Any) -> bool:
 
 
 def _split(value: str, hint: Any) -> Any:
-    if not isinstance(type_info(hint), VarTupleType | ListType):
-        return value
-
-    if value.lstrip().startswith("["):
+    kind = type_info(hint)
+    if isinstance(kind, DictType) or (
+        isinstance(kind, VarTupleType | ListType) and value.lstrip().startswith("[")
+    ):
         return msgspec.json.decode(value)
+
+    if not isinstance(kind, VarTupleType | ListType):
+        return value
 
     return [item.strip() for item in value.split(",") if item.strip()]
 
@@ -286,6 +267,8 @@ def _kind(steps: list[str]) -> msgspec.inspect.Type:
     for step in steps:
         assert isinstance(kind, StructType)
         kind = next(field.type for field in kind.fields if field.name == step)
+        if isinstance(kind, VarTupleType):
+            kind = kind.item_type
 
     return kind
 

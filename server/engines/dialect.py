@@ -105,8 +105,8 @@ class Dialect:
     subprotocols: Sequence[str] = ()
     first: Sequence[str] = ()
     """Texts to begin with."""
-    keepalive = ""
-    """Text for the time in which no audio flows; empty for none."""
+    lively = False
+    """Whether it is to be asked for `idle` while no audio flows."""
     last: Message | None = None
     """Message that ends the audio; None: the connection is closed."""
     finalize = ""
@@ -149,6 +149,10 @@ class Dialect:
     def sent(self, size: int) -> None:
         """Note so many bytes of audio, sent as one message."""
         self._bytes += size
+
+    def idle(self) -> Message:
+        """Return what tells that the stream is still wanted."""
+        raise NotImplementedError
 
     def received(self, message: Message) -> Sequence[Recognition]:
         """Return what a message says. Raises Refused, or UpstreamLost where it makes no sense."""

@@ -19,11 +19,13 @@ def revai(options: RevAi) -> RemoteEngine:
 
 
 def deepgram(options: Deepgram) -> RemoteEngine:
-    """Return the Deepgram engine."""
+    """Return the Deepgram engine, which says how far it is where it is asked for partials."""
     slots = Slots(options.max_streams)
-    return RemoteEngine(
+    engine = RemoteEngine(
         "deepgram", slots, options.connection, lambda spec: DeepgramDialect(options, spec)
     )
+    engine.acknowledges = options.interim_results
+    return engine
 
 
 def vosk(options: Vosk) -> RemoteEngine:

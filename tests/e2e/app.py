@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from server.app import create_app
-from server.settings import Engines, Settings
+from server.engines.configured import Engines
+from server.settings import Settings
 
 app = create_app(Settings(dev=True, engines=Engines(enabled=("echo",))))

@@ -16,10 +16,11 @@ from fastapi import FastAPI
 
 from server import asgi, http, lean, protocol
 from server.app import create_app
+from server.engines.configured import Engines
 from server.http import HardenedHttp
 from server.node import Node
 from server.protocol import LeanWebSocket
-from server.settings import Engines, Settings
+from server.settings import Settings
 from server.wheel import wheel_of
 from tests.e2e.test_bad_input import UPGRADE
 from tests.hosted import hosted

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from server.cli.config import veiled
 from server.cli.serve import with_flags
 from server.settings import BadSettings, Settings, load, override, schema
 from tests.server.commands import roomcast
@@ -75,7 +76,7 @@ def test_two_variables_that_fit_each_other_need_not_fit_the_defaults() -> None:
         ("DEV", "perhaps", "dev must be `bool`"),
         ("SERVER__PORT", "70000", "server.port must be `int` <= 65535"),
         ("PORT", "8000", "there is no setting port; there are dev, server"),
-        ("ENGINES__ENABLED", "echo,parrot", "engines.enabled[1] must be `str` matching"),
+        ("ENGINES__ENABLED", "echo,parrot", "engines.enabled[1] must be one of"),
         ("ENGINES__ENABLED", "", "engines.enabled must be `array` of length >= 1"),
         ("ENGINES__ENABLED", '["echo"', "engines.enabled is no JSON list"),
     ],
@@ -164,3 +165,28 @@ def test_an_override_replaces_keys_and_keeps_the_rest() -> None:
     settings = override(Settings(), server={"port": 1}, drain={"window": 0})
     assert (settings.server.port, settings.server.host) == (1, "127.0.0.1")
     assert (settings.drain.window, settings.drain.within) == (0, 30)
+
+
+def test_a_secret_is_never_shown(tmp_path: Path) -> None:
+    file = tmp_path / "roomcast.toml"
+    file.write_text(
+        "[engines.revai]\ntoken = 'sesame'\n[engines.deepgram]\nkey = 'sesame'\n"
+        "[engines.websocket]\nheaders = {Authorization = 'Bearer sesame'}\n"
+    )
+    settings = load(file, {})
+    shown = str(msgspec.to_builtins(veiled(settings)))
+    assert "sesame" not in shown + repr(settings)
+    assert shown.count("***") == 3
+    assert settings.engines.revai.token == "sesame"
+
+
+def test_a_table_may_come_by_a_variable() -> None:
+    headers = {"ROOMCAST_ENGINES__WEBSOCKET__HEADERS": '{"X-Key": "a"}'}
+    assert load(None, headers).engines.websocket.headers == {"X-Key": "a"}
+    with pytest.raises(BadSettings, match="no JSON table"):
+        load(None, {"ROOMCAST_ENGINES__WEBSOCKET__HEADERS": "X-Key: a"})
+
+
+def test_a_failover_is_among_the_engines_that_are_enabled() -> None:
+    with pytest.raises(BadSettings, match=r"engines\.failover"):
+        load(None, {"ROOMCAST_ENGINES__FAILOVER": "revai"})

@@ -17,10 +17,11 @@ from actors.messages import AnyEvent
 from actors.ports import Transport
 from actors.wire import SUBPROTOCOLS
 from server.app import create_app
+from server.engines.configured import Echo, Engines
 from server.lean import LeanTransport
 from server.node import Node
 from server.protocol import LeanWebSocket
-from server.settings import Echo, Engines, Settings
+from server.settings import Settings
 from server.transport import AsgiTransport
 from server.websocket import HardenedWebSocket
 from tests.contracts import TRANSPORT, HungUp, TransportCheck, check_transport
