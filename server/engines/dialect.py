@@ -116,7 +116,7 @@ class Dialect:
 
     def __init__(self, spec: AudioSpec) -> None:
         """Raise Refused("unsupported_audio") for audio that no provider takes."""
-        _check(spec)
+        check_audio(spec)
         self.ready = True
         """Whether audio may be sent; if not, once a message has said so."""
         self.done = False
@@ -251,7 +251,7 @@ def text_of(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _check(spec: AudioSpec) -> None:
+def check_audio(spec: AudioSpec) -> None:
     """Raise Refused("unsupported_audio") with the field that is wrong."""
     faults = {
         "encoding": "must be pcm_s16le" if spec.encoding != "pcm_s16le" else "",
