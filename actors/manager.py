@@ -293,5 +293,6 @@ class ConnectionManager:
             lag=max((session.lag for session in sessions), default=0.0),
             audio_seconds=self.audio_seconds[engine.name] + sum(s.seconds for s in sessions),
             restarts=engine.restarts,
+            abandoned=engine.abandoned,
             losses=self.audio.losses[engine.name],
         )
