@@ -16,7 +16,8 @@ HEAVY := conformance-limits conformance-deflate
 PEERS := gcc:gcc,libc6-dev nginx:nginx-light,libnginx-mod-nchan mosquitto:mosquitto \
 	nats-server:nats-server npm:nodejs,npm
 
-.PHONY: demo test check unit e2e resilience browser fuzz bench bench-peers conformance $(HEAVY) setup clean help
+.PHONY: demo test check unit e2e resilience browser fuzz bench bench-peers bench-relay conformance \
+	$(HEAVY) setup clean help
 
 help:
 	@echo "make demo     start a server, play recorded speech, leave the page up (EXIT=1: end with a verdict)"
@@ -28,6 +29,7 @@ help:
 	@echo "make conformance          Autobahn|Testsuite against every protocol of the server"
 	@echo "make conformance-limits   its cases of big messages (a minute)"
 	@echo "make conformance-deflate  its cases of compression (an hour)"
+	@echo "make bench-relay  measure relaying to a speech engine, into benchmarks/RESULTS.md"
 	@echo "make bench-peers  measure beside other servers, and write benchmarks/RESULTS.md"
 
 demo: .stamps/python .stamps/speech
@@ -49,7 +51,7 @@ browser: setup
 	@$(BIN)/pytest -q tests/browser
 
 resilience: setup
-	@PACE=1 $(BIN)/pytest -v tests/e2e/test_resilience.py
+	@PACE=1 $(BIN)/pytest -v -o faulthandler_timeout=300 tests/e2e/test_resilience.py
 
 fuzz: .stamps/python
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -q tests/server/test_frames.py tests/server/test_deflate.py
@@ -65,6 +67,9 @@ $(HEAVY): conformance-%: .stamps/python $(WSTEST)
 
 bench-peers: .stamps/python .stamps/peers
 	@$(BIN)/python -m benchmarks.peers $(ARGS)
+
+bench-relay: .stamps/python
+	@$(BIN)/python -m benchmarks.relay $(ARGS)
 
 setup: .stamps/python .stamps/speech .stamps/tools
 

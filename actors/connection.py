@@ -121,6 +121,11 @@ class ConnectionActor:
         if self.open:
             await self._attempt(self._act(data))
 
+    async def obey(self, command: AnyCommand) -> None:
+        """Act on a command that was read before; waits as `receive` does."""
+        if self.open:
+            await self._attempt(self._obey(command))
+
     def receive_nowait(self, data: str | bytes) -> bool:
         """Act on a message if that needs no waiting; False says that it needs `receive`."""
         if not self.open:
@@ -195,7 +200,11 @@ class ConnectionActor:
             self.egress.clear()
 
         self.egress.close()
-        self.transport.close(close)
+        self.transport.close(self.farewell(close))
+
+    def farewell(self, close: Close) -> Close:
+        """Return the ending as the peer is to see it; a client of another protocol has its own."""
+        return close
 
     def gone(self, code: int) -> None:
         """The socket is gone, with this close code of the peer or 1006: nothing can be sent."""
@@ -227,33 +236,33 @@ class ConnectionActor:
         command = decode(data, self.transport.codec)
         if isinstance(command, bytes):
             await self._speaking().hear(command)
-            return
-
-        try:
+        else:
             await self._obey(command)
+
+    async def _obey(self, command: AnyCommand) -> None:
+        """Carry out one command. Raises Refused, with the command's id, or SessionEnd."""
+        try:
+            match command:
+                case Join():
+                    await self._hub.join(self, command)
+                case Leave():
+                    await self._hub.leave(self, command)
+                case Publish():
+                    await self._hub.publish(self, command)
+                case Start():
+                    await self._speaking().start(command)
+                case Stop():
+                    self._speaking().stop(command)
+                case Flush():
+                    await self._speaking().flush(command)
+                case Ping(id=id) if id is not None:
+                    self.tell(Ack(id=id, at=self._hub.clock.wall()))
+                case Refresh():
+                    message = "this connection was opened without a token"
+                    raise Refused("no_token", message, "token")
         except Refused as refusal:
             refusal.id = command.id
             raise
-
-    async def _obey(self, command: AnyCommand) -> None:
-        """Carry out one command. Raises Refused or SessionEnd."""
-        match command:
-            case Join():
-                await self._hub.join(self, command)
-            case Leave():
-                await self._hub.leave(self, command)
-            case Publish():
-                await self._hub.publish(self, command)
-            case Start():
-                await self._speaking().start(command)
-            case Stop():
-                self._speaking().stop(command)
-            case Flush():
-                await self._speaking().flush(command)
-            case Ping(id=id) if id is not None:
-                self.tell(Ack(id=id, at=self._hub.clock.wall()))
-            case Refresh():
-                raise Refused("no_token", "this connection was opened without a token", "token")
 
     def _check_size(self, data: str | bytes) -> None:
         limits = self._hub.limits

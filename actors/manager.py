@@ -81,18 +81,19 @@ class ConnectionManager:
 
     def admit(self) -> None:
         """Say whether one more connection fits. Raises Refused."""
-        if self.draining:
-            raise Refused("draining", "this node is restarting; come back in a moment")
-
+        self._refuse_while_draining()
         if len(self.actors) >= self.limits.connections:
             message = f"this node has its {self.limits.connections} connections"
             raise Refused("overload", message, setting="limits.connections")
 
     def connect(self, kind: Kind, principal: Principal, transport: Transport) -> ConnectionActor:
         """Make the actor of an accepted connection, and say hello."""
-        actor = ConnectionActor(self.new_id(), kind, principal, transport, self)
+        return self.welcome(ConnectionActor(self.new_id(), kind, principal, transport, self))
+
+    def welcome(self, actor: ConnectionActor) -> ConnectionActor:
+        """Take in the actor of an accepted connection, and say hello."""
         self.actors.add(actor)
-        self.observer.connected(kind)
+        self.observer.connected(actor.kind)
         actor.lifecycle.accepted()
         actor.tell(Hello(connection=actor.id, at=self.clock.wall()))
         return actor
@@ -220,7 +221,10 @@ class ConnectionManager:
                 self.audio_seconds[session.engine.name] += session.seconds
                 self._changed.set()
 
-        self._spawn(carried)
+        if self._tasks is None:
+            raise RuntimeError("the manager is not running")
+
+        self._tasks.start_soon(carried)
 
     def flush(self) -> None:
         """Deliver at once what waits for the end of the tick."""
@@ -257,12 +261,6 @@ class ConnectionManager:
         else:
             self.fanout.deliver(key, frame)
 
-    def _spawn(self, work: Work) -> None:
-        if self._tasks is None:
-            raise RuntimeError("the manager is not running")
-
-        self._tasks.start_soon(work)
-
     def _refuse_while_draining(self) -> None:
         if self.draining:
             raise Refused("draining", "this node is restarting; come back in a moment")
@@ -295,5 +293,6 @@ class ConnectionManager:
             lag=max((session.lag for session in sessions), default=0.0),
             audio_seconds=self.audio_seconds[engine.name] + sum(s.seconds for s in sessions),
             restarts=engine.restarts,
+            abandoned=engine.abandoned,
             losses=self.audio.losses[engine.name],
         )

@@ -74,6 +74,8 @@ class Engine(Protocol):
     """Streams that may be open at a time; 0 where nothing but the provider bounds them."""
     restarts: int
     """Times that the engine was lost and brought back."""
+    abandoned: int
+    """Streams that were left and whose code hangs; they still count as open."""
     acknowledges: bool
     """Whether `heard` of its streams is what it says to have heard, not what it was sent."""
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 from actors.limits import Upstream
 from actors.replay import Ring
 
-AHEAD = 0.67
-"""Share of the replay that an engine may be sent before it has answered, above real time."""
+AHEAD = 0.25
+"""Share of the replay that an engine may be sent before it has answered, above real time: the rest
+is for the time that it takes to find out that it is lost."""
 SPEECH_ENOUGH = 0.3
 """Share of the audio sent to a silent engine since the first audible frame that must be audible
 too, for it to count as lost."""
+MOST = 0.8
+"""Share of the replay in which that must be seen."""
 PATIENCE_AT_MOST = 600.0
 
 
@@ -22,7 +25,7 @@ class Progress:
     def __init__(self, limits: Upstream, bytes_per_second: int) -> None:
         self._limits, self._rate = limits, bytes_per_second
         self._ahead = AHEAD * limits.replay
-        self._enough = min(limits.silent_within, self._ahead) * bytes_per_second
+        self._enough = min(limits.silent_within, MOST * limits.replay) * bytes_per_second
         self._patience = limits.silent_within
         self.answered = 0.0
         """Up to where the engine has shown that it heard."""

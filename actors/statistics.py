@@ -41,6 +41,8 @@ class EngineStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of audio that speakers sent for the engine (total)."""
     restarts: int = 0
     """Times that the engine was lost and brought back (total)."""
+    abandoned: int = 0
+    """Streams that were left and whose code hangs."""
     losses: int = 0
     """Streams that were lost before their end; their sessions dialled again (total)."""
 

@@ -25,11 +25,14 @@ FOR_CONNECTIONS = [
 """Options that connections inherit from the socket that accepts them, at no cost."""
 
 
-def listen(settings: Settings) -> list[socket.socket]:
-    """Listen on the address, all of those that its name has. Raises OSError."""
+def listen(settings: Settings, port: int | None = None) -> list[socket.socket]:
+    """Listen on the address, all of those that its name has, be it on another port.
+
+    Raises OSError.
+    """
     sockets: list[socket.socket] = []
     missing: OSError | None = None
-    port = settings.server.port
+    port = settings.server.port if port is None else port
     for family, address in _resolve(settings.server.host.strip("[]")):
         try:
             sockets.append(_listen(family, (address[0], port, *address[2:])))

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from server import __version__
 from server.node import Node
 from server.problems import add_problems
+from server.routes.fronts import add_fronts
 from server.routes.health import add_health
 from server.routes.messages import add_messages
 from server.routes.pages import add_pages
@@ -34,5 +35,6 @@ def create_app(settings: Settings) -> FastAPI:
     add_health(app, node)
     add_messages(app, node)
     add_sockets(app, node)
+    add_fronts(app, node)
     add_pages(app)
     return app

@@ -232,6 +232,9 @@ def _engines(engines: Mapping[str, EngineStatistics]) -> Iterator[Metric]:
     yield _counter(
         "engine_audio_seconds", "Audio taken.", values(lambda e: e.audio_seconds), "engine"
     )
+    yield _gauge(
+        "engine_abandoned", "Streams whose code hangs.", values(lambda e: e.abandoned), "engine"
+    )
     yield _counter("engine_losses", "Streams lost.", values(lambda e: e.losses), "engine")
     yield _counter(
         "engine_restarts", "Streams or workers replaced.", values(lambda e: e.restarts), "engine"

@@ -16,7 +16,7 @@ from server.backplanes.memory import MemoryBackplane
 from server.engines.configured import make_catalog
 from server.engines.embedded import EmbeddedEngine
 from server.metrics import Metrics
-from server.settings import Settings
+from server.settings import BadSettings, Settings
 
 
 class SystemClock:
@@ -35,13 +35,17 @@ class Node:
     """Everything that one app holds."""
 
     def __init__(self, settings: Settings) -> None:
-        """Build the parts; nothing runs yet."""
+        """Build the parts; nothing runs yet. Raises BadSettings."""
         self.settings = settings
         self.failed = False
         """Whether a part has died of a bug; the node cannot go on without it."""
         clock = SystemClock()
         backplane = MemoryBackplane(settings.limits.history, settings.limits.rooms, clock)
-        catalog = make_catalog(settings.engines)
+        try:
+            catalog = make_catalog(settings.engines)
+        except ValueError as error:
+            raise BadSettings(str(error)) from None
+
         self.metrics = Metrics(lambda: self.manager.statistics(), __version__)
         self.manager = ConnectionManager(
             settings.limits, backplane, catalog, clock, self.metrics.observer

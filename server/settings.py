@@ -20,8 +20,9 @@ from msgspec.inspect import DictType, ListType, LiteralType, StructType, VarTupl
 
 from actors import limits
 from actors.limits import Limits, Seconds, Section, SpeechLimits
-from server.engines import configured, options
+from server.engines import configured, generator_options, options
 from server.engines.configured import Engines
+from server.fronts import options as vendors
 
 PREFIX = "ROOMCAST_"
 FILE_VARIABLE = "ROOMCAST_CONFIG"
@@ -33,6 +34,8 @@ SERVICE_LINK = re.compile(
 )
 """What Kubernetes sets in every pod beside a service that is called roomcast."""
 
+SECTIONS = (limits, options, generator_options, configured, vendors)
+"""Modules whose sections are among the settings."""
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
@@ -87,6 +90,7 @@ class Settings(Section, frozen=True):
     fanout: Fanout = Fanout()
     drain: Drain = Drain()
     engines: Engines = Engines()
+    fronts: vendors.Fronts = vendors.Fronts()
 
 
 def load(path: str | Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -116,7 +120,7 @@ def override(settings: Settings, **changes: Mapping[str, Any]) -> Settings:
 def schema() -> dict[str, Any]:
     """Return the JSON schema of the settings file, each setting with its description and unit."""
     document = msgspec.json.schema(Settings)
-    for module in (limits, options, configured, sys.modules[__name__]):
+    for module in (*SECTIONS, sys.modules[__name__]):
         for name, texts in _field_texts(inspect.getsource(module)).items():
             properties = document["$defs"].get(name, {}).get("properties", {})
             for field, text in texts.items():

@@ -260,6 +260,7 @@ class FakeEngine:
     """An engine in the hands of the test."""
 
     acknowledges = True
+    abandoned = 0
 
     def __init__(self, name: str = "fake", max_streams: int = 2) -> None:
         self.name, self.max_streams, self.restarts = name, max_streams, 0

@@ -42,6 +42,8 @@ class Stretch:
     def __init__(self, used: usage.Usage) -> None:
         self.used = used
         """What the subject and this process used."""
+        self.helper = 0.0
+        """CPU seconds of a process that is part of the load."""
         self.others = 0.0
         """Seconds that somebody else used the two cores."""
 
@@ -55,9 +57,9 @@ class Stretch:
 
 
 @contextmanager
-def measured(running: Running) -> Iterator[Stretch]:
+def measured(running: Running, helper: usage.Process | None = None) -> Iterator[Stretch]:
     """Measure a block; the result is complete at its end. Garbage waits for the end too."""
-    busy = _busy()
+    busy, helped = _busy(), helper.cpu() if helper else 0.0
     gc.disable()
     try:
         with usage.measured(running.process) as used:
@@ -65,7 +67,8 @@ def measured(running: Running) -> Iterator[Stretch]:
     finally:
         gc.enable()
 
-    stretch.others = max(0.0, _busy() - busy - used.server - used.load)
+    stretch.helper = helper.cpu() - helped if helper else 0.0
+    stretch.others = max(0.0, _busy() - busy - used.server - used.load - stretch.helper)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ def render(everything: Everything, sections: Sequence[Section] = ()) -> str:
         _summary(done, verdicts, sections),
         _subjects(everything.subjects),
         *(_workload(everything, each, verdicts[each.name]) for each in done),
-        *map(_section, sections),
+        *map(render_section, sections),
         _method(everything),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -160,7 +160,8 @@ def _word(verdict: Verdict) -> str:
     return {True: "met", False: "**missed**", None: "not measured"}[verdict.met]
 
 
-def _section(section: Section) -> str:
+def render_section(section: Section) -> str:
+    """Return one section of other programs."""
     parts = [f"## {section.title}", section.text]
     if section.rows:
         parts.append(table(section.columns, section.rows))

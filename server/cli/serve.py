@@ -52,13 +52,24 @@ def command(config: Path | None, dev: bool, expose: bool, **server: str | int | 
 
 
 def take_address(settings: Settings) -> list[socket.socket]:
-    """Listen on the address of the settings. Raises Failed."""
-    try:
-        return listen(settings)
-    except OSError as error:
-        where = f"{settings.server.host}:{settings.server.port}"
-        hint = "; choose another with --port" if error.errno == errno.EADDRINUSE else ""
-        raise Failed(f"cannot listen on {where}: {error.strerror}{hint}") from None
+    """Listen on the ports of the settings, the server's own first. Raises Failed."""
+    ports = [(settings.server.port, "--port")]
+    if settings.fronts.vosk.port:
+        ports.append((settings.fronts.vosk.port, "fronts.vosk.port"))
+
+    sockets: list[socket.socket] = []
+    for port, choice in ports:
+        try:
+            sockets += listen(settings, port)
+        except OSError as error:
+            for sock in sockets:
+                sock.close()
+
+            hint = f"; choose another with {choice}" if error.errno == errno.EADDRINUSE else ""
+            where = f"{settings.server.host}:{port}"
+            raise Failed(f"cannot listen on {where}: {error.strerror}{hint}") from None
+
+    return sockets
 
 
 def with_flags(settings: Settings, dev: bool, **server: str | int | None) -> Settings:

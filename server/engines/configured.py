@@ -13,11 +13,16 @@ from actors.ports import Decoders, Engine
 from server.engines import providers
 from server.engines.echo import EchoEngine
 from server.engines.embedded import EmbeddedEngine
+from server.engines.generator import generator
+from server.engines.generator_options import Generator, RevAiSdk
 from server.engines.guest import Guests
 from server.engines.options import Deepgram, RevAi, Vosk, WebSocket
 from server.engines.remote import Slots
+from server.engines.revai_sdk import revai_sdk
 
-EngineName = Literal["embedded", "echo", "revai", "deepgram", "vosk", "websocket"]
+EngineName = Literal[
+    "embedded", "echo", "revai", "deepgram", "vosk", "websocket", "generator", "revai_sdk"
+]
 
 
 class Embedded(Section, frozen=True):
@@ -48,6 +53,8 @@ class Engines(Section, frozen=True):
     deepgram: Deepgram = Deepgram()
     vosk: Vosk = Vosk()
     websocket: WebSocket = WebSocket()
+    generator: Generator = Generator()
+    revai_sdk: RevAiSdk = RevAiSdk()
 
     def __post_init__(self) -> None:
         """Refuse a failover to an engine that is not enabled."""
@@ -57,7 +64,10 @@ class Engines(Section, frozen=True):
 
 
 def make_catalog(settings: Engines, decoders: Decoders | None = None) -> Catalog:
-    """Make the enabled engines, and what makes those that clients name by address."""
+    """Make the enabled engines, and what makes those that clients name by address.
+
+    Raises ValueError for a function that cannot be had.
+    """
     shared = Slots(settings.websocket.max_streams)
     makers: Mapping[EngineName, Callable[[], Engine]] = {
         "embedded": lambda: EmbeddedEngine(settings.embedded.max_streams or None),
@@ -66,6 +76,8 @@ def make_catalog(settings: Engines, decoders: Decoders | None = None) -> Catalog
         "deepgram": lambda: providers.deepgram(settings.deepgram),
         "vosk": lambda: providers.vosk(settings.vosk),
         "websocket": lambda: providers.websocket(settings.websocket, shared),
+        "generator": lambda: generator(settings.generator),
+        "revai_sdk": lambda: revai_sdk(settings.revai_sdk),
     }
     engines: dict[str, Engine] = {name: makers[name]() for name in settings.enabled}
     guests = Guests(settings.websocket, shared)

@@ -16,6 +16,9 @@ from actors.messages import AudioSpec, Recognition, Word
 from server.engines.dialect import Dialect, Message, Parameters, Piece, text_of
 from server.engines.options import Deepgram
 
+KEEPALIVE = '{"type":"KeepAlive"}'
+PRIMERS = 50
+"""Part of a second that is sent as silence for a speaker who is late."""
 UNDECODABLE = 1008
 """Close code for audio that is not what the parameters say (DATA-0000)."""
 
@@ -69,7 +72,7 @@ class DeepgramDialect(Dialect):
 
     setting = "engines.deepgram"
     credential = "key"
-    keepalive = '{"type":"KeepAlive"}'
+    lively = True
     finalize = '{"type":"Finalize"}'
     last = '{"type":"CloseStream"}'
 
@@ -80,12 +83,23 @@ class DeepgramDialect(Dialect):
         self._hide(options.key)
         self.headers = [("Authorization", f"Token {options.key}")]
         self._tells, self._told = options.interim_results, 0.0
+        self._primer = spec.rate // PRIMERS * spec.channels * 2
+        self._primed = 0.0
+        """Seconds of silence that were sent before the first audio."""
         self._dial(options.url, [*_fixed(options, spec), *_free(options)])
 
     @property
     def heard(self) -> float:
         """Seconds that the results cover, empty ones too; with partials they come all the time."""
         return self._told if self._tells and not self.done else self.seconds
+
+    def idle(self) -> Message:
+        """Return a KeepAlive; but before the first audio it does not count, so a little silence."""
+        if self._bytes or self._primed:
+            return KEEPALIVE
+
+        self._primed = self._primer / self._rate
+        return bytes(self._primer)
 
     def received(self, message: Message) -> Sequence[Recognition]:
         """Take a result, the last metadata or an error; what else there is tells nothing new."""
@@ -120,19 +134,21 @@ class DeepgramDialect(Dialect):
         if not results.channel.alternatives:
             self.garbage()
 
-        self._told = max(self._told, min(results.start + results.duration, self.seconds))
-        best = results.channel.alternatives[0]
-        words = tuple(
-            Word(each.punctuated_word or each.word, each.start, each.end, each.confidence)
-            for each in best.words
-        )
-        piece = Piece(best.transcript, results.start, results.start + results.duration, words)
+        best, start = results.channel.alternatives[0], results.start - self._primed
+        end = start + results.duration
+        self._told = max(self._told, min(end, self.seconds))
+        piece = Piece(best.transcript, start, end, tuple(self._words(best.words)))
         if not results.is_final:
             return self._partial(piece)
 
         flushed = results.from_finalize and self.asked > 0
         self.asked -= flushed
         return self._segments.final(piece, self.seconds, flushed)
+
+    def _words(self, words: Sequence[Heard]) -> Iterator[Word]:
+        for each in words:
+            start, end = each.start - self._primed, each.end - self._primed
+            yield Word(each.punctuated_word or each.word, start, end, each.confidence)
 
 
 def _fixed(options: Deepgram, spec: AudioSpec) -> Parameters:

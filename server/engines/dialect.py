@@ -105,8 +105,8 @@ class Dialect:
     subprotocols: Sequence[str] = ()
     first: Sequence[str] = ()
     """Texts to begin with."""
-    keepalive = ""
-    """Text for the time in which no audio flows; empty for none."""
+    lively = False
+    """Whether it is to be asked for `idle` while no audio flows."""
     last: Message | None = None
     """Message that ends the audio; None: the connection is closed."""
     finalize = ""
@@ -116,7 +116,7 @@ class Dialect:
 
     def __init__(self, spec: AudioSpec) -> None:
         """Raise Refused("unsupported_audio") for audio that no provider takes."""
-        _check(spec)
+        check_audio(spec)
         self.ready = True
         """Whether audio may be sent; if not, once a message has said so."""
         self.done = False
@@ -149,6 +149,10 @@ class Dialect:
     def sent(self, size: int) -> None:
         """Note so many bytes of audio, sent as one message."""
         self._bytes += size
+
+    def idle(self) -> Message:
+        """Return what tells that the stream is still wanted."""
+        raise NotImplementedError
 
     def received(self, message: Message) -> Sequence[Recognition]:
         """Return what a message says. Raises Refused, or UpstreamLost where it makes no sense."""
@@ -247,7 +251,7 @@ def text_of(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _check(spec: AudioSpec) -> None:
+def check_audio(spec: AudioSpec) -> None:
     """Raise Refused("unsupported_audio") with the field that is wrong."""
     faults = {
         "encoding": "must be pcm_s16le" if spec.encoding != "pcm_s16le" else "",

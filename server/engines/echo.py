@@ -116,6 +116,7 @@ class EchoEngine:
 
     name = "echo"
     restarts = 0
+    abandoned = 0
     acknowledges = True
 
     def __init__(self, max_streams: int) -> None:

@@ -90,6 +90,7 @@ class EmbeddedEngine:
 
     name = "embedded"
     acknowledges = True
+    abandoned = 0
 
     def __init__(self, max_streams: int | None = None) -> None:
         """Admit so many streams at a time; by default four for each processor."""

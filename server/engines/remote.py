@@ -38,6 +38,7 @@ class RemoteEngine:
     restarts = 0
     """Nothing of ours can die: each stream is a connection of its own."""
     acknowledges = False
+    abandoned = 0
 
     def __init__(
         self,

@@ -109,9 +109,9 @@ class RemoteStream:
         Raises anyio.EndOfStream at the end, UpstreamLost, or the Refused of a provider that accepts
         a stream before it looks at it.
         """
-        await checkpoint()
-        while not self._found:
+        while not self._found:  # what is there came by a callback: no need to let the loop turn
             if self._over is not None:
+                await checkpoint()
                 raise self._over.with_traceback(None)
 
             self._news.clear()
@@ -137,7 +137,7 @@ class RemoteStream:
         except OSError as error:
             raise self._dialect.lost(f"cannot be reached: {_why(error)}") from None
 
-        if self._dialect.keepalive:
+        if self._dialect.lively:
             self._later(KEEPALIVE, self._keep_alive)
 
     async def aclose(self) -> None:
@@ -251,7 +251,7 @@ class RemoteStream:
     def _keep_alive(self) -> None:
         if self._over is None and not self._dialect.ended:
             if self._dialect.seconds == self._kept:
-                self._link.send(self._dialect.keepalive)
+                self._link.send(self._dialect.idle())
 
             self._kept = self._dialect.seconds
             self._later(KEEPALIVE, self._keep_alive)

@@ -14,7 +14,7 @@ from actors.catalog import spec_of
 from actors.errors import Refused
 from actors.messages import AnyCommand, Join, Label, Start
 from actors.microphone import Kind
-from actors.wire import SUBPROTOCOLS
+from actors.wire import SUBPROTOCOLS, Codec
 from server.asgi import LEAN, AsgiSession
 from server.lean import LeanTransport
 from server.node import Node
@@ -119,11 +119,15 @@ async def _serve(node: Node, websocket: WebSocket, kind: Kind, first: AnyCommand
     except WebSocketDisconnect:
         return
 
-    session: AsgiSession | None = websocket.scope.get("extensions", {}).get(LEAN)
-    transport: LeanTransport | AsgiTransport
-    transport = LeanTransport(session, codec) if session else AsgiTransport(websocket, codec)
+    transport = transport_of(websocket, codec)
     actor = node.manager.connect(kind, principal, transport)
     await transport.run(actor, first)
+
+
+def transport_of(websocket: WebSocket, codec: Codec) -> LeanTransport | AsgiTransport:
+    """Make the transport of an accepted connection: the lean one, where the server speaks so."""
+    session: AsgiSession | None = websocket.scope.get("extensions", {}).get(LEAN)
+    return LeanTransport(session, codec) if session else AsgiTransport(websocket, codec)
 
 
 async def _deny(node: Node, websocket: WebSocket, refused: Refused) -> None:

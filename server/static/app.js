@@ -124,7 +124,7 @@ function showRoundTrip(ms) {
 
 function showEngine({ engine, lag, state }) {
   if (state === "waiting") return; // about audio between two sessions, not about ours
-  setText("engine", state === "connecting" ? "Connecting" : engine ?? "–");
+  setText("engine", state === "connecting" ? "Connecting" : state === "lost" ? "Reconnecting" : engine ?? "–");
   setText("lag", state === "ended" ? "–" : `${(lag ?? 0).toFixed(1)} s`);
 }
 
@@ -156,7 +156,7 @@ function speechChanged(state) {
 }
 
 function showHint(quiet) {
-  if (speaker.state === "waiting" && !link.live) setText("hint", "Not connected. What you say now is dropped.");
+  if (speaker.state === "waiting" && !link.live) setText("hint", "Not connected. What you say is kept for a moment.");
   else if (speaker.state === "waiting") setText("hint", "Waiting for the speech engine.");
   else setText("hint", quiet ? "No sound arrives from this microphone. Is it muted?" : "");
 }

@@ -1,15 +1,30 @@
-// The speaking half: a microphone that outlives its speech sessions.
+// The speaking half: a microphone that outlives its speech sessions, and sessions that outlive their
+// connections: what the server has not got is kept for a moment, and sent when it says from where.
 
 import { loudness, openMicrophone } from "./microphone.js";
 
-const FRAME_SECONDS = 0.04;
 const BYTES_PER_SECOND = 32000;
+const KEPT_BYTES = 15 * BYTES_PER_SECOND; // the server waits as long for us to come back
 const PASSING = new Set(["engine_busy", "draining"]); // refusals that a session of ours outlives
 const RETRIES = 10; // the engine may still hold the session that our lost connection had
 const AGAIN_MS = 1000;
 const FINISH_MS = 15000; // longer than an engine may take to return what is left
 const QUIET = 0.05; // loudness of a microphone that is muted or unplugged
 const QUIET_FRAMES = 100;
+
+const CHUNK_BYTES = 3200; // what is sent late goes in pieces, so that the connection can say stop
+
+const bytes = (frames) => frames.reduce((sum, frame) => sum + frame.length, 0);
+
+function joined(frames) {
+  const all = new Uint8Array(bytes(frames));
+  let at = 0;
+  for (const frame of frames) {
+    all.set(frame, at);
+    at += frame.length;
+  }
+  return all;
+}
 
 export class Speaker {
   /**
@@ -22,6 +37,7 @@ export class Speaker {
     this.name = "";
     this.droppedFrames = 0;
     this.droppedSeconds = 0;
+    this.fresh();
     this.attempt = 0;
     this.retry = 0;
     this.quietFrames = 0;
@@ -32,6 +48,7 @@ export class Speaker {
   async start(device, name) {
     this.name = name;
     this.retries = 0;
+    this.fresh();
     this.become("opening");
     if (!(await this.open(device))) return;
     this.become("waiting");
@@ -59,7 +76,7 @@ export class Speaker {
   linkChanged(live) {
     if (this.state === "finishing") this.become("idle");
     else if (!live && this.state === "speaking") this.become("waiting");
-    else if (live && this.state === "waiting") this.begin();
+    else if (live && this.state === "waiting") this.begin(this.session);
   }
 
   /** The last final of our session is out. */
@@ -72,6 +89,10 @@ export class Speaker {
     if (event.code === "audio_before_start") return true; // was on its way when our session ended
     if (event.id === undefined || event.id !== this.startId) return false;
     this.startId = undefined;
+    if (event.code === "unknown_session") {
+      this.begin();
+      return true;
+    }
     if (PASSING.has(event.code) && this.state === "speaking" && this.again()) return true;
     this.release();
     this.become("idle");
@@ -84,6 +105,8 @@ export class Speaker {
   speech(event) {
     this.on.engine(event);
     if (event.state === "ready") this.retries = RETRIES;
+    if (event.state !== "ended" && event.session) this.session = event.session;
+    if (event.state === "resumed") this.resumed(event.received);
     if (event.state !== "ended" || this.state !== "speaking" || this.again()) return; // it drains, say
     this.failed({ title: "The speech session ended", message: "Press Speak to begin another one." });
   }
@@ -110,11 +133,50 @@ export class Speaker {
     return turn === this.attempt;
   }
 
-  begin() {
-    const id = this.link.live && this.link.send("start", { room: this.room, rate: 16000, name: this.name });
+  /** Begin a session, or go on with one that lost its connection. */
+  begin(resume = "") {
+    const start = { room: this.room, rate: 16000, name: this.name, ...(resume && { resume }) };
+    const id = this.link.live && this.link.send("start", start);
     if (!id) return; // linkChanged begins once there is a connection
     this.startId = id;
+    if (!resume) this.fresh(this.unsent);
+    this.held = Boolean(resume);
     this.become("speaking");
+    this.pump();
+  }
+
+  /** Count the bytes of a session from its start; `unsent` are the frames that it begins with. */
+  fresh(unsent = []) {
+    this.session = "";
+    this.unsent = unsent;
+    this.sent = []; // frames that the server may not have got
+    this.sentBytes = 0; // of the session, the last of `sent` included
+    this.held = false; // until the server says how much it has
+  }
+
+  /** The server has this much of the session: send what follows. */
+  resumed(received) {
+    const all = joined([...this.sent, ...this.unsent]);
+    const first = this.sentBytes - bytes(this.sent); // of the session, at the start of `all`
+    const missing = Math.max(0, received - first);
+    this.unsent = all.length > missing ? [all.slice(missing)] : [];
+    this.sent = [];
+    this.sentBytes = received;
+    this.held = false;
+    this.pump();
+  }
+
+  /** Send what the connection takes. */
+  pump() {
+    while (this.state === "speaking" && !this.held && this.unsent.length) {
+      const frame = this.unsent[0].subarray(0, CHUNK_BYTES);
+      if (!this.link.sendAudio(frame)) return;
+      this.unsent[0] = this.unsent[0].subarray(frame.length);
+      if (!this.unsent[0].length) this.unsent.shift();
+      this.sent.push(frame);
+      this.sentBytes += frame.length;
+      while (bytes(this.sent) > KEPT_BYTES) this.sent.shift();
+    }
   }
 
   /** Begin another session in a moment; false when that has been tried often enough. */
@@ -141,7 +203,9 @@ export class Speaker {
     this.quietFrames = level < QUIET ? this.quietFrames + 1 : 0;
     this.on.quiet(this.quietFrames > QUIET_FRAMES);
     if (this.state === "opening") return;
-    if (this.state !== "speaking" || !this.link.sendAudio(pcm)) this.drop(1, FRAME_SECONDS);
+    this.unsent.push(new Uint8Array(pcm.buffer, pcm.byteOffset, pcm.byteLength));
+    this.pump();
+    while (bytes(this.unsent) > KEPT_BYTES) this.drop(1, this.unsent.shift().length / BYTES_PER_SECOND);
   }
 
   drop(frames, seconds) {

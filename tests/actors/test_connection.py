@@ -8,13 +8,26 @@ import anyio
 import msgspec
 import pytest
 
-from actors.errors import IDLE, INTERNAL, NORMAL, RESTART, SessionEnd
+from actors.connection import ConnectionActor
+from actors.errors import IDLE, INTERNAL, NORMAL, RESTART, Close, SessionEnd
 from actors.lifecycle import State
 from actors.limits import Egress, History, Limits
-from actors.messages import Ack, Closing, Error, Hello, Join, Joined, Message, Transcript
+from actors.messages import (
+    Ack,
+    Closing,
+    Error,
+    Hello,
+    Join,
+    Joined,
+    Message,
+    Start,
+    Stop,
+    Transcript,
+)
+from actors.microphone import Principal
 from tests.actors.node import data_of, order, running
 from tests.autojump import settle
-from tests.fakes import FakeClock, FrailBackplane
+from tests.fakes import FakeClock, FakeTransport, FrailBackplane
 
 pytestmark = pytest.mark.anyio
 SMALL = Limits(
@@ -215,6 +228,38 @@ async def test_what_was_published_before_a_close_is_delivered_before_it() -> Non
         await node.publish("a", "last")
         actor.close(RESTART)
         assert [type(event) for event in far.got[-2:]] == [Message, Closing]
+
+
+async def test_a_command_that_was_read_before_is_obeyed_like_one_from_the_socket() -> None:
+    async with running() as node:
+        actor, far = node.connect()
+        await actor.obey(Join(id=1, room="a"))
+        await actor.obey(Stop(id=2))
+        await actor.obey(Start(id=3, room="a"))
+        await settle()
+        assert len(node.engine.streams) == 1
+        assert [joined.id for joined in far.of(Joined)] == [1]
+        assert [(error.id, error.code) for error in far.of(Error)] == [(2, "not_started")]
+        assert [ack.id for ack in far.of(Ack)] == [3]
+        actor.close(NORMAL)
+        await actor.obey(Join(id=4, room="b"))
+        assert len(node.manager.fanout.rooms) == 0
+
+
+async def test_a_connection_of_another_protocol_closes_its_socket_in_its_own_way() -> None:
+    class Foreign(ConnectionActor):
+        def farewell(self, close: Close) -> Close:
+            return Close(4242, f"foreign {close.reason}")
+
+    async with running() as node:
+        transport = FakeTransport()
+        actor = Foreign("f", "speak", Principal("dev"), transport, node.manager)
+        transport.actor = actor
+        node.manager.welcome(actor)
+        actor.close(IDLE)
+        assert transport.closed == Close(4242, "foreign idle")
+        assert [type(event) for event in transport.got] == [Hello, Closing]
+        assert node.observer.ended == [4003]
 
 
 async def test_a_message_after_the_close_is_ignored() -> None:

@@ -248,7 +248,7 @@ async def test_what_is_too_old_to_be_sent_again_is_told_and_its_partial_becomes_
 
 
 async def test_a_fast_speaker_gets_no_further_ahead_than_could_be_replayed() -> None:
-    limits = Limits(upstream=Upstream(replay=3))
+    limits = Limits(upstream=Upstream(replay=8))
     async with speaking(limits) as scene, anyio.create_task_group() as tasks:
         scene.engine.acknowledges = False
         tasks.start_soon(scene.hear, 600)

@@ -36,6 +36,21 @@ class Node(Server):
                 while (event := json.loads(ws.recv(ACK_WITHIN)))["type"] != "ack":
                     assert event["type"] != "error", event
 
+    def segments(self, room: str) -> list[str]:
+        """Return the segments of the finals that a room remembers."""
+        url = f"ws://127.0.0.1:{self.port}/v1/rooms/{room}/listen?history=100&partials=false"
+        with connect(url) as ws:
+            while (event := json.loads(ws.recv(ACK_WITHIN)))["type"] != "joined":
+                pass
+
+            newest, found, offset = event["offset"], [], 0
+            while offset < newest:
+                event = json.loads(ws.recv(ACK_WITHIN))
+                offset = event["offset"]
+                found.append(event["segment"])
+
+        return found
+
 
 @contextmanager
 def running_node(log: Path) -> Iterator[Node]:

@@ -110,7 +110,6 @@ def test_both_pages_come_back_after_a_server_that_was(
         expect(each.locator("body")).to_have_attribute("data-link", "reconnecting")
 
     expect(page.locator("body")).to_have_attribute("data-speech", "waiting")
-    expect(page.locator("#dropped")).not_to_have_attribute("data-frames", "0")
     own_node.start()
     for each in (page, other_page):
         expect_resumed(each, "gap")
@@ -145,6 +144,27 @@ def test_a_cut_connection_is_resumed_with_what_was_missed(
         ["before", "meanwhile", "and then", "after"]
     )
     expect(page.locator("#resume")).to_have_text("Recovered, 2 caught up")
+
+
+def test_a_speaker_that_was_cut_off_goes_on_in_the_same_session_and_loses_nothing(
+    node: Node, cable: Cable, page: Page, other_page: Page, watch: Watch
+) -> None:
+    open_room(page, cable.url, "cut-off")
+    open_room(other_page, node.url, "cut-off")
+    speak(page, "Ada")
+    before = len(expect_finals(other_page, 1))
+
+    watch.outage = True
+    cable.cut()
+    expect(page.locator("body")).to_have_attribute("data-speech", "waiting")
+    cable.mend()
+    expect(page.locator("body")).to_have_attribute("data-speech", "speaking", timeout=BACK_WITHIN)
+    watch.outage = False
+    texts = expect_finals(other_page, before + 3)
+    assert set(texts) == {"go forward ten meters"}, "also of the sentence that was cut in two"
+    expect(page.locator("#dropped")).to_have_attribute("data-frames", "0")
+    sessions = {segment.partition(".")[0] for segment in node.segments("cut-off")}
+    assert len(sessions) == 1
 
 
 def test_a_late_reader_gets_the_recent_history(node: Node, page: Page) -> None:

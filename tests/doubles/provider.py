@@ -131,12 +131,12 @@ class Double(Background):
     def __init__(self) -> None:
         super().__init__()
         self.connections: list[Connection] = []
-        """All that were accepted, in their order."""
+        """All that were accepted, in their order; each is here before its client knows."""
         self.requests: list[Request] = []
         """All upgrades that were asked for."""
         self._plan: deque[Fault] = deque()
         self._resumed = asyncio.Event()
-        self._faults: dict[Any, Fault] = {}
+        self._begun: dict[Any, Connection] = {}
 
     @property
     def url(self) -> str:
@@ -212,13 +212,13 @@ class Double(Background):
     async def _look(self, socket: ServerConnection, request: Request) -> Response | None:
         self.requests.append(request)
         fault = self._plan.popleft() if self._plan else Fault()
-        self._faults[socket.id] = fault
         if fault.kind == "slow":
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._resumed.wait(), fault.seconds)
 
+        connection = Connection(request, fault)
         try:
-            self.check(Connection(request, fault))
+            self.check(connection)
         except Refuse as refusal:
             fault = refusal.fault
 
@@ -229,12 +229,14 @@ class Double(Background):
 
             return response
 
+        if not socket.transport.is_closing():  # else nobody waits for the answer any more
+            self._begun[socket.id] = connection
+            self.connections.append(connection)
+
         return None
 
     async def _serve(self, socket: ServerConnection) -> None:
-        assert socket.request is not None
-        connection = Connection(socket.request, self._faults.pop(socket.id))
-        self.connections.append(connection)
+        connection = self._begun.pop(socket.id)
         self.changed()
         try:
             await self._fail(socket, connection)

@@ -18,6 +18,7 @@ from server.frames import (
     FrameReader,
     Payload,
     Violation,
+    client_frame,
     close_frame,
     read_close,
 )
@@ -381,3 +382,14 @@ def test_no_code_makes_an_empty_close_frame() -> None:
 
 def test_the_average_of_a_crumb_is_what_the_tests_say() -> None:
     assert (FRAGMENTS, FRAGMENT_BYTES) == (128, 32)
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 640, 65_535, 65_536])
+def test_a_client_s_frame_is_read_as_it_was_written(size: int) -> None:
+    payload = bytes(n % 251 for n in range(size))
+    reader = FrameReader(65_536)
+    first, second = (client_frame(BINARY, payload) for _ in range(2))
+    assert first[: -size or None] != second[: -size or None]  # each has a mask of its own
+    for frame in (first, second):
+        reader.feed(frame)
+        assert reader.next() == (BINARY, payload)

@@ -6,10 +6,13 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import anyio
 import anyio.to_thread
 import pytest
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
 
 from actors.errors import Refused, UpstreamLost
 from actors.messages import AudioFrame, AudioSpec
@@ -165,11 +168,24 @@ async def test_deepgram_is_kept_alive_while_no_audio_flows(
         assert numbers(finals(await converse(stream, frames(numbered(2, 9))))) == [*range(1, 10)]
 
 
-async def test_deepgram_drops_a_client_that_never_speaks(
+async def test_deepgram_waits_for_a_speaker_who_is_late_and_times_are_as_if_not(
     deep: DeepgramDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote_stream, "KEEPALIVE", 0.05)
     deep.idle_within = 0.2
+    async with deepgram(Deepgram(url=deep.url, key=deep.secret)).open(SPEC) as stream:
+        await until(deep, lambda: len(deep.connections[0].texts) >= 6)
+        assert bytes(deep.connections[0].audio) == bytes(640)
+        found = await converse(stream, frames(numbered(1, 10)))
+        assert found[-1].start == 0
+        assert found[-1].end == pytest.approx(0.2)
+        assert stream.heard == 0.2
+
+
+async def test_deepgram_drops_a_client_that_is_silent(
+    deep: DeepgramDouble,
+) -> None:
+    deep.idle_within = 0.1
     async with deepgram(Deepgram(url=deep.url, key=deep.secret)).open(SPEC) as stream:
         error = await fate(stream.receive())
         assert isinstance(error, UpstreamLost)
@@ -256,6 +272,34 @@ async def test_what_is_no_websocket_is_a_loss(answer: bytes) -> None:
         await anyio.to_thread.run_sync(thread.join)
 
     assert isinstance(error, UpstreamLost)
+
+
+async def test_pings_without_end_are_not_answered_without_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            client, _ = server.accept()
+            wire = ServerProtocol()
+            with client, suppress(OSError):
+                wire.receive_data(client.recv(65_536))
+                (request,) = wire.events_received()
+                assert isinstance(request, Request)
+                wire.send_response(wire.accept(request))
+                client.sendall(b"".join(wire.data_to_send()))
+                while True:
+                    client.sendall((b"\x89\x7d" + bytes(125)) * 1000)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"ws://127.0.0.1:{server.getsockname()[1]}/"
+        async with vosk(Vosk(url=url)).open(SPEC) as stream:
+            with within(5):
+                error = await fate(stream.receive())
+
+        await anyio.to_thread.run_sync(thread.join)
+
+    assert isinstance(error, UpstreamLost)
+    assert "pings" in str(error)
 
 
 async def test_a_proxy_of_the_environment_is_not_taken(

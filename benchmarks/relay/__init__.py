@@ -1,0 +1,1 @@
+"""Roomcast as a relay, beside a direct connection and the plain bridge: `make bench-relay`."""

@@ -1,0 +1,144 @@
+"""The actor of a front: a connection whose messages go through a translator.
+
+Its events reach it by `tell` alone, for it joins no room; so rooms, sessions, mailbox and
+transports are those of every other connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import anyio
+
+from actors.connection import ConnectionActor, Hub
+from actors.errors import IDLE, Close, Refused
+from actors.messages import AnyEvent, Start
+from actors.microphone import Principal
+from actors.ports import Transport
+from actors.wire import Burst
+from server.fronts.translator import Drained, Say, Step, Touch, Translator
+
+CUT_AFTER = 1.5
+"""Seconds from our close frame to the cut: SDKs go on sending, and do not hang up by themselves."""
+
+
+class FrontActor(ConnectionActor):
+    """One connection of another vendor's client."""
+
+    __slots__ = ("_changed", "_timer", "_translator")
+
+    def __init__(
+        self,
+        name: str,
+        principal: Principal,
+        transport: Transport,
+        hub: Hub,
+        translator: Translator,
+    ) -> None:
+        """Make a speaker's connection."""
+        super().__init__(name, "speak", principal, transport, hub)
+        self._translator = translator
+        self._changed = anyio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        if translator.first is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(hub.limits.speech_idle, self._give_up)
+
+    async def receive(self, data: str | bytes) -> None:
+        """Act on one message, and wait until it is answered if it must be before the next."""
+        if self.open:
+            await self._attempt(self._translate(data))
+
+    def receive_nowait(self, data: str | bytes) -> bool:
+        """Pass audio on if that needs no waiting; False says that it needs `receive`."""
+        if not self._translator.direct or not super().receive_nowait(data):
+            return False
+
+        if isinstance(data, bytes):
+            self._translator.heard(data)
+
+        return True
+
+    def tell(self, event: AnyEvent) -> None:
+        """Say an event in the words of the vendor."""
+        self._say(list(self._translator.tell(event)))
+        self._wake()
+
+    def close(self, close: Close) -> None:
+        """End the connection, and see that it is over soon. The first reason wins."""
+        if self.open:
+            if self._timer is not None:
+                self._timer.cancel()
+
+            asyncio.get_running_loop().call_later(CUT_AFTER, self._cut)
+            if self.microphone is not None and self.microphone.session is not None:
+                # No client of another protocol could resume it.
+                self.microphone.session.abandon(self._hub.limits.upstream.end_within)
+
+        super().close(close)
+        self._wake()
+
+    def farewell(self, close: Close) -> Close:
+        """End in the codes of the vendor."""
+        return self._translator.end(close)
+
+    async def _translate(self, data: str | bytes) -> None:
+        self._check_size(data)
+        translator = self._translator
+        steps = translator.read(data) if isinstance(data, str) else translator.hear(data)
+        for step in steps:
+            if self.open:
+                await self._take(step)
+
+        while self.open and translator.busy:
+            self._changed = anyio.Event()
+            await self._changed.wait()  # every flush is answered, or else the connection ends
+
+    async def _take(self, step: Step) -> None:
+        match step:
+            case Say():
+                self._say([step])
+            case Close():
+                self.close(step)
+            case Refused():
+                self.refuse(step)
+            case Touch():
+                self._touch()
+            case Drained(reply=reply):
+                await self._drained()
+                if self.open:
+                    self._say(list(reply()))
+            case bytes():
+                await super().receive(step)
+            case Start():
+                await self.begin(step)
+            case _:
+                await self.obey(step)
+
+    def _say(self, words: list[Say]) -> None:
+        if words:
+            self.send(Burst(words))
+
+    def _touch(self) -> None:
+        """Count the client's word as a sign of life, though it is no audio."""
+        if self.microphone is not None and self.microphone.session is not None:
+            self.microphone.session.keep_alive()
+
+    async def _drained(self) -> None:
+        """Wait until the engine has taken what it was sent."""
+        if self.microphone is not None and self.microphone.session is not None:
+            await self.microphone.session.intake.drained()
+
+    def _wake(self) -> None:
+        self._changed.set()
+
+    def _give_up(self) -> None:
+        """End a connection that has never begun to speak; a session has its own watch."""
+        if self.microphone is None:
+            limit = f"{self._hub.limits.speech_idle:g} seconds (limits.speech_idle)"
+            self.close(IDLE.because(f"no audio for {limit}"))
+
+    def _cut(self) -> None:
+        """Cut a connection that has had its close frame; the sweep cuts one that has not."""
+        if not self.egress:
+            self.transport.abort()
