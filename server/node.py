@@ -13,6 +13,7 @@ from actors.manager import ConnectionManager
 from actors.microphone import Principal
 from server import __version__
 from server.backplanes.memory import MemoryBackplane
+from server.decoding import MediaDecoders
 from server.engines.configured import make_catalog
 from server.engines.embedded import EmbeddedEngine
 from server.metrics import Metrics
@@ -42,7 +43,8 @@ class Node:
         clock = SystemClock()
         backplane = MemoryBackplane(settings.limits.history, settings.limits.rooms, clock)
         try:
-            catalog = make_catalog(settings.engines)
+            decoders = MediaDecoders(settings.audio.max_decoders)
+            catalog = make_catalog(settings.engines, decoders)
         except ValueError as error:
             raise BadSettings(str(error)) from None
 

@@ -19,7 +19,7 @@ import msgspec
 from msgspec.inspect import DictType, ListType, LiteralType, StructType, VarTupleType, type_info
 
 from actors import limits
-from actors.limits import Limits, Seconds, Section, SpeechLimits
+from actors.limits import Count, Limits, Seconds, Section, SpeechLimits
 from server.engines import configured, generator_options, options
 from server.engines.configured import Engines
 from server.fronts import options as vendors
@@ -79,6 +79,13 @@ class Fanout(Section, frozen=True):
     came in one turn of the event loop."""
 
 
+class Audio(Section, frozen=True):
+    """How encoded audio is decoded."""
+
+    max_decoders: Count = 1000
+    """Speakers at a time whose audio has a container (WebM, Ogg, FLAC, WAV)."""
+
+
 class Settings(Section, frozen=True):
     """Everything that can be set."""
 
@@ -87,6 +94,7 @@ class Settings(Section, frozen=True):
     server: Server = Server()
     limits: Limits = Limits()
     speech: SpeechLimits = SpeechLimits()
+    audio: Audio = Audio()
     fanout: Fanout = Fanout()
     drain: Drain = Drain()
     engines: Engines = Engines()

@@ -23,10 +23,10 @@ from actors.ports import Decoder, Decoders
 from server import decoding
 from server.decoding import KNOWN, MediaDecoders
 from server.decoding.container import AT_ONCE_BYTES
-from server.decoding.demux import LOST_BYTES, Malformed
+from server.decoding.demux import LOST_BYTES, Malformed, Packet
 from server.decoding.lacing import unlace
 from server.decoding.ogg import MIRROR
-from server.decoding.pipeline import BACKLOG_BYTES, Pipeline
+from server.decoding.pipeline import BACKLOG_BYTES, DEMUXERS, Pipeline
 from tests.encoded import FORMATS, LIVE, PCM, SPEECH, WAVS, encoded, expected, ffmpeg, likeness
 
 pytestmark = pytest.mark.anyio
@@ -200,6 +200,32 @@ def test_a_recorder_of_which_bytes_were_lost_is_heard_again(
     lost = (len(whole) - len(pcm)) / 32_000
     assert lost <= size * len(whole) / 32_000 * 2 + UNHEARD[encoding]
     assert likeness(pcm[-8000:], whole[-8000:]) > 20
+
+
+def packets(encoding: str, pieces: Iterable[bytes]) -> list[bytes]:
+    demuxer = DEMUXERS[encoding](b"")
+    found = []
+    for piece in pieces:
+        demuxer.feed(piece)
+        while (item := demuxer.next()) is not None:
+            found += [item.data] if isinstance(item, Packet) else []
+
+    return found
+
+
+@pytest.mark.parametrize(
+    ("encoding", "share"), [("webm", 0.04), ("webm-opus", 0.04), ("ogg-opus", 0.0)]
+)
+def test_what_two_halves_make_is_not_heard(encoding: str, share: float) -> None:
+    data, chance = encoded(FORMATS[encoding]), random.Random(1)
+    sound, heard = set(packets(encoding, [data])), 0
+    for _ in range(200):
+        left, right = sorted(chance.sample(range(len(data) // 5, len(data)), 2))
+        foreign = set(packets(encoding, [data[:left], data[right:]])) - sound
+        assert len(foreign) <= 1
+        heard += len(foreign)
+
+    assert heard <= share * 200
 
 
 @pytest.mark.parametrize("encoding", FORMATS)
