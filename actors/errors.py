@@ -54,8 +54,8 @@ SLOW_CONSUMER = Close(4001, "slow_consumer", flush=False)
 IDLE = Close(4003, "idle")
 UPSTREAM_UNAVAILABLE = Close(4005, "upstream_unavailable")
 BAD_MESSAGE = Close(4503, "bad_message")
-SESSION_GONE = Close(4504, "unknown_session")
-REPLACED = Close(4505, "replaced")
+REPLACED = Close(4506, "replaced")
+SESSION_GONE = Close(4508, "unknown_session")
 
 CLOSES = (
     NORMAL,
@@ -71,8 +71,8 @@ CLOSES = (
     IDLE,
     UPSTREAM_UNAVAILABLE,
     BAD_MESSAGE,
-    SESSION_GONE,
     REPLACED,
+    SESSION_GONE,
 )
 
 REPLIES: dict[str, int] = {

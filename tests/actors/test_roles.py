@@ -113,7 +113,7 @@ async def test_a_connection_that_only_seems_alive_is_replaced() -> None:
         await settle()
         newer, again = await come_back(node, session_of(far))
         assert far.closed is not None
-        assert (far.closed.code, far.closed.retry) == (4505, False)
+        assert (far.closed.code, far.closed.retry) == (4506, False)
         assert again.of(Speech)[0].received == 6 * 640
         stream.resume()
         await settle()
@@ -151,7 +151,7 @@ async def test_a_speak_socket_that_cannot_resume_is_told_to_start_anew() -> None
         await actor.begin(Start(room="a", resume="gone"))
         await settle()
         assert far.closed is not None
-        assert (far.closed.code, far.closed.retry) == (4504, False)
+        assert (far.closed.code, far.closed.retry) == (4508, False)
 
 
 async def test_what_happens_while_nobody_holds_the_session_is_not_lost() -> None:
