@@ -40,8 +40,9 @@ from actors.messages import (
     Start,
     Stop,
 )
-from actors.microphone import Kind, Microphone, Principal, Studio
+from actors.microphone import Kind, Microphone, Studio
 from actors.ports import Transport
+from actors.principal import Principal
 from actors.quota import Bucket
 from actors.wire import Burst, Frame, decode
 

@@ -19,8 +19,9 @@ from actors.log import Position
 from actors.mailbox import Tally
 from actors.membership import Membership
 from actors.messages import Ack, Hello, Join, Leave, Message, Publish, Transcript
-from actors.microphone import Kind, Principal
+from actors.microphone import Kind
 from actors.ports import Backplane, Clock, Engine, Observer, Transport, Work
+from actors.principal import Principal
 from actors.speech import SpeechSession
 from actors.statistics import ChannelStatistics, EngineStatistics, NodeStatistics
 from actors.upkeep import PROBE, Probe, Upkeep

@@ -6,7 +6,6 @@ import logging
 from typing import Literal, Protocol
 
 import anyio
-import msgspec
 
 from actors.catalog import Catalog, spec_of
 from actors.errors import (
@@ -23,6 +22,7 @@ from actors.errors import (
 )
 from actors.messages import Ack, AnyEvent, CommandId, Flush, Speaker, Speech, Start, Stop
 from actors.ports import Work
+from actors.principal import Principal
 from actors.roles import Outlet, Subject
 from actors.speech import SpeechSession
 
@@ -31,18 +31,6 @@ log = logging.getLogger("roomcast.speech")
 Kind = Literal["speak", "listen", "connect"]
 LOST = (GONE.code, SLOW_CONSUMER.code)
 """Endings of a connection that nobody meant: its session waits to be resumed."""
-
-
-class Principal(msgspec.Struct, frozen=True):
-    """Who is behind a connection."""
-
-    tenant: str
-    subject: str = ""
-    name: str = ""
-
-    def key(self, room: str) -> str:
-        """Name a room of this principal's tenant within the node."""
-        return f"{self.tenant}/{room}"
 
 
 class Connection(Protocol):

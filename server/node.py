@@ -10,7 +10,7 @@ import anyio
 
 from actors.errors import Refused
 from actors.manager import ConnectionManager
-from actors.microphone import Principal
+from actors.principal import Principal
 from server import __version__
 from server.backplanes.memory import MemoryBackplane
 from server.decoding import MediaDecoders

@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from actors.catalog import spec_of
 from actors.errors import Refused
 from actors.messages import Start
-from actors.microphone import Principal
+from actors.principal import Principal
 from server.asgi import LEAN, AsgiSession
 from server.fronts.actor import CUT_AFTER, FrontActor
 from server.fronts.credential import credential

@@ -14,8 +14,9 @@ from actors.connection import ConnectionActor
 from actors.limits import Limits
 from actors.manager import ConnectionManager
 from actors.messages import Message, Transcript
-from actors.microphone import Kind, Principal
+from actors.microphone import Kind
 from actors.ports import Backplane
+from actors.principal import Principal
 from actors.wire import Codec, Frame
 from server.backplanes.memory import MemoryBackplane
 from tests.autojump import settle

@@ -24,7 +24,7 @@ from actors.messages import (
     Stop,
     Transcript,
 )
-from actors.microphone import Principal
+from actors.principal import Principal
 from tests.actors.node import data_of, order, running
 from tests.autojump import settle
 from tests.fakes import FakeClock, FakeTransport, FrailBackplane

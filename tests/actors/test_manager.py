@@ -15,7 +15,7 @@ from actors.errors import Refused
 from actors.limits import Egress, History, Limits, Upstream
 from actors.log import Position
 from actors.messages import Ack, Closing, Message, Speaker, Transcript
-from actors.microphone import Principal
+from actors.principal import Principal
 from actors.upkeep import PROBE
 from server.backplanes.memory import MemoryBackplane
 from tests.actors.clients import Listener
