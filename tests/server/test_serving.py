@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from server.address import check_exposure, is_loopback, listen, url_of
+from server.address import check_exposure, listen, url_of
+from server.loopback import is_loopback
 from server.serving import JsonFormatter
 from server.settings import BadSettings, Server, Settings
 from tests.processes import free_port
