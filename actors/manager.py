@@ -101,6 +101,7 @@ class ConnectionManager:
 
     async def send_message(self, principal: Principal, room: str, data: object) -> Position:
         """Publish a value to a room of the tenant and return its position. Raises Refused."""
+        principal.require(room, "publish")
         event = Message(room=room, data=data, sender=principal.subject, at=self.clock.wall())
         encode_msgpack(event)  # refuses what some listeners could not be sent
         position = await self.backplane.publish(principal.key(room), event)
@@ -108,13 +109,18 @@ class ConnectionManager:
         return position
 
     async def broadcast(self, principal: Principal, data: object) -> int:
-        """Publish a value to every room of the tenant; return how many those were."""
+        """Publish a value to every room of the tenant that a grant covers; return how many.
+
+        Raises Refused.
+        """
+        principal.require_somewhere("publish")
         keys = await self.backplane.rooms(principal.tenant)
-        for key in keys:
-            await self.send_message(principal, key.partition("/")[2], data)
+        rooms = [room for key in keys if principal.may(room := key.partition("/")[2], "publish")]
+        for room in rooms:
+            await self.send_message(principal, room, data)
             await anyio.lowlevel.checkpoint()
 
-        return len(keys)
+        return len(rooms)
 
     async def publish_final(self, key: str, event: Transcript) -> Position:
         """Store and deliver the final of a segment; return its place in the history."""

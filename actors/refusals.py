@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from msgspec import UNSET
 
-from actors.errors import BAD_MESSAGE, Close, Refused
+from actors.errors import BAD_MESSAGE, FORBIDDEN, Close, Refused
 from actors.limits import Limits
 from actors.messages import Error
-from actors.quota import Bucket
+from actors.quota import Bucket, Strikes
+
+FORBIDDEN_MOST = 10
+"""Commands that the token does not cover, within FORBIDDEN_WITHIN, at which the patience ends."""
+FORBIDDEN_WITHIN = 60.0
+"""Seconds."""
 
 
 def error_of(refusal: Refused) -> Error:
@@ -24,14 +29,20 @@ def error_of(refusal: Refused) -> Error:
 class Patience:
     """What is left of a node's patience with one connection; most never try it."""
 
-    __slots__ = ("_errors",)
+    __slots__ = ("_errors", "_guesses")
 
     def __init__(self, limits: Limits, now: float) -> None:
         self._errors = Bucket(limits.errors_per_second, limits.errors_burst, now)
+        self._guesses = Strikes(FORBIDDEN_MOST, FORBIDDEN_WITHIN)
 
     def spend(self, refusal: Refused, now: float) -> Close | None:
         """Count a refusal; return the ending if it was one too many."""
-        if self._errors.take(1, now):
+        if refusal.code == "forbidden":
+            if self._guesses.strike(now):
+                return FORBIDDEN.because(
+                    f"{FORBIDDEN_MOST} commands in {FORBIDDEN_WITHIN:g} seconds were forbidden"
+                )
+        elif self._errors.take(1, now):
             return BAD_MESSAGE.because("too many refused commands (limits.errors_burst)")
 
         return None

@@ -7,9 +7,10 @@ from msgspec import UNSET
 from actors.errors import Refused
 from actors.limits import Limits
 from actors.messages import Error
-from actors.refusals import Patience, error_of
+from actors.refusals import FORBIDDEN_MOST, Patience, error_of
 
 BAD = Refused("bad_message", "no")
+GUESS = Refused("forbidden", "no")
 
 
 def test_an_error_has_the_fields_that_apply() -> None:
@@ -28,3 +29,17 @@ def test_errors_come_back_as_time_goes_by() -> None:
     close = patience.spend(BAD, 2.0)
     assert close is not None
     assert (close.code, "limits.errors_burst" in close.message) == (4503, True)
+
+
+def test_forbidden_commands_are_counted_by_themselves() -> None:
+    patience = Patience(Limits(errors_burst=1), 0.0)
+    assert [patience.spend(GUESS, 0.0) for _ in range(FORBIDDEN_MOST - 1)] == [None] * 9
+    assert patience.spend(BAD, 0.0) is None
+    close = patience.spend(GUESS, 59.0)
+    assert close is not None
+    assert (close.code, close.reason) == (4502, "forbidden")
+
+
+def test_fewer_forbidden_commands_in_a_minute_may_go_on_for_ever() -> None:
+    patience = Patience(Limits(), 0.0)
+    assert not any(patience.spend(GUESS, n * 7.0) for n in range(1000))
