@@ -2,6 +2,6 @@
 
 Reading order is dependency order: errors, limits, quota, principal, messages, statistics, wire,
 lifecycle, mailbox, channel, timeline, log, rooms, ports, catalog, replay, progress, intake, roles,
-line, speech, microphone, connection, fanout, membership, upkeep, manager. A module imports only
-from those before it.
+line, speech, microphone, refusals, connection, fanout, membership, upkeep, population, manager. A
+module imports only from those before it.
 """

@@ -10,10 +10,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Protocol
 
-from msgspec import UNSET
-
 from actors.errors import (
-    BAD_MESSAGE,
     GONE,
     INTERNAL,
     NORMAL,
@@ -30,7 +27,6 @@ from actors.messages import (
     AnyCommand,
     AnyEvent,
     Closing,
-    Error,
     Flush,
     Join,
     Leave,
@@ -43,7 +39,7 @@ from actors.messages import (
 from actors.microphone import Kind, Microphone, Studio
 from actors.ports import Transport
 from actors.principal import Principal
-from actors.quota import Bucket
+from actors.refusals import Patience, error_of
 from actors.wire import Burst, Frame, decode
 
 log = logging.getLogger("roomcast.connection")
@@ -81,8 +77,8 @@ class ConnectionActor:
     """One connection. `receive` and `deliver` are its two doors; `close` is its one ending."""
 
     __slots__ = (
-        "_errors",
         "_hub",
+        "_patience",
         "began",
         "egress",
         "ended",
@@ -106,7 +102,7 @@ class ConnectionActor:
         self.ended = 0.0
         """Monotonic seconds at which it was closed; its socket may still flush."""
         self.microphone: Microphone | None = None
-        self._errors: Bucket | None = None
+        self._patience: Patience | None = None
 
     @property
     def open(self) -> bool:
@@ -167,20 +163,12 @@ class ConnectionActor:
         """Answer a command with an error; one error too many ends the connection."""
         limits, now = self._hub.limits, self._hub.clock.monotonic()
         self._hub.observer.refused(refusal.code)
-        self.tell(
-            Error(
-                id=UNSET if refusal.id is None else refusal.id,
-                code=refusal.code,
-                message=refusal.message,
-                field=refusal.field or UNSET,
-                setting=refusal.setting or UNSET,
-            )
-        )
-        if self._errors is None:
-            self._errors = Bucket(limits.errors_per_second, limits.errors_burst, now)
+        self.tell(error_of(refusal))
+        if self._patience is None:
+            self._patience = Patience(limits, now)
 
-        if self._errors.take(1, now):
-            self.close(BAD_MESSAGE.because("too many refused commands (limits.errors_burst)"))
+        if close := self._patience.spend(refusal, now):
+            self.close(close)
 
     def close(self, close: Close) -> None:
         """End the connection: status first, flush second, socket third. The first reason wins."""

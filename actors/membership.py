@@ -60,6 +60,7 @@ class Membership:
 
     async def join(self, actor: ConnectionActor, command: Join) -> None:
         """Add a connection to a room and send it what it missed. Raises Refused."""
+        actor.principal.require(command.room, "listen")
         rooms, limits = self._fanout.rooms, self._limits
         key = actor.principal.key(command.room)
         since = self.check(command)

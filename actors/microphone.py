@@ -89,6 +89,7 @@ class Microphone:
 
         Raises Refused.
         """
+        self._connection.principal.require(command.room, "speak")
         if self.session is not None:
             raise Refused(
                 "already_started", "this connection has a speech session; send stop first"

@@ -7,8 +7,12 @@ from typing import Literal, get_args
 
 import msgspec
 
+from actors.errors import Refused
+
 Capability = Literal["speak", "listen", "publish", "presence", "admin"]
 CAPABILITIES: tuple[Capability, ...] = get_args(Capability)
+NOT_COVERED = "the token does not cover this room"
+"""Said of every such room alike: nobody learns from it whether there is one."""
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -45,6 +49,16 @@ class Principal(msgspec.Struct, frozen=True):
     def may(self, room: str, capability: Capability) -> bool:
         """Return whether a grant covers this room and gives this capability."""
         return any(capability in each.capabilities and each.covers(room) for each in self.grants)
+
+    def require(self, room: str, capability: Capability) -> None:
+        """Raise Refused("forbidden") unless a grant gives this capability in this room."""
+        if not self.may(room, capability):
+            raise Refused("forbidden", NOT_COVERED, "room")
+
+    def require_somewhere(self, capability: Capability) -> None:
+        """Raise Refused("forbidden") unless a grant gives this capability in any room."""
+        if not any(capability in each.capabilities for each in self.grants):
+            raise Refused("forbidden", f"the token covers no room to {capability} in")
 
 
 def matches(pattern: str, name: str) -> bool:

@@ -68,7 +68,7 @@ class DrainingServer(uvicorn.Server):
             await self._node.manager.drain(drain.window, drain.within)
             await asyncio.sleep(CLOSE_FRAMES)
         finally:
-            self._node.manager.cut()
+            self._node.manager.population.cut()
             self.should_exit = True
 
 

@@ -88,7 +88,7 @@ async def serve_deepgram(node: Node, websocket: WebSocket) -> None:
         found = credential(websocket, "header", "subprotocol")
         principal = _admit(node)
         listen = read_listen(websocket.query_params, request)
-        _check_engine(node, listen.start)
+        _check(node, principal, listen.start)
     except Refused as refused:
         node.metrics.observer.refused(refused.code)
         await websocket.send_denial_response(_deepgram_refusal(refused, request))
@@ -107,7 +107,7 @@ async def serve_revai(node: Node, websocket: WebSocket) -> None:
         credential(websocket, "query")
         principal = _admit(node)
         stream = read_stream(websocket.query_params, connection)
-        _check_engine(node, stream.start)
+        _check(node, principal, stream.start)
     except Refused as refused:
         node.metrics.observer.refused(refused.code)
         code, reason = ending_of(refused.code, refused.message)
@@ -125,7 +125,7 @@ async def serve_vosk(node: Node, websocket: WebSocket) -> None:
     try:
         principal = _admit(node)
         start = read_vosk(websocket.query_params, node.settings.fronts.vosk.room, connection)
-        _check_engine(node, start)
+        _check(node, principal, start)
     except Refused as refused:
         node.metrics.observer.refused(refused.code)
         await deny(websocket, refused)
@@ -142,8 +142,9 @@ def _admit(node: Node) -> Principal:
     return principal
 
 
-def _check_engine(node: Node, start: Start) -> None:
-    """Refuse before the answer what the engine would refuse after it. Raises Refused."""
+def _check(node: Node, principal: Principal, start: Start) -> None:
+    """Refuse before the answer what would be refused after it. Raises Refused."""
+    principal.require(start.room, "speak")
     known = start if start.encoding else msgspec.structs.replace(start, encoding="pcm_s16le")
     engines = node.manager.catalog.choose(start.engine, spec_of(known))
     running = Counter(each.engine.name for each in node.manager.upkeep.speaking.values())

@@ -43,8 +43,14 @@ class Node:
         self, kind: Kind = "connect", tenant: str = "dev", codec: Codec = "json"
     ) -> tuple[ConnectionActor, FakeTransport]:
         """Open a connection and return both of its ends."""
+        return self.open(Principal(tenant), kind, codec)
+
+    def open(
+        self, principal: Principal, kind: Kind = "connect", codec: Codec = "json"
+    ) -> tuple[ConnectionActor, FakeTransport]:
+        """Open a connection of somebody in particular."""
         transport = FakeTransport(codec)
-        actor = self.manager.connect(kind, Principal(tenant), transport)
+        actor = self.manager.connect(kind, principal, transport)
         transport.actor = actor
         return actor, transport
 

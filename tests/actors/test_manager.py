@@ -415,14 +415,6 @@ async def test_a_publish_is_acknowledged_if_it_has_an_id() -> None:
         assert [(ack.id, ack.offset) for ack in far.of(Ack)] == [(1, 2)]
 
 
-async def test_what_is_left_of_a_node_can_be_cut() -> None:
-    async with running() as node:
-        _, far = node.connect()
-        node.manager.cut()
-        assert far.aborted
-        assert node.manager.statistics().connections == {}
-
-
 async def test_a_tenant_learns_nothing_of_the_rooms_of_another() -> None:
     async with running() as node:
         await node.publish("secret", 1, tenant="other")

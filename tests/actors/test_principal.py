@@ -10,8 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.errors import Refused
+from actors.messages import Ack, Closing, Error, Joined
 from actors.principal import CAPABILITIES, EVERYTHING, Capability, Grant, Principal, matches
+from tests.actors.node import order, running
+from tests.autojump import settle
 
+pytestmark = pytest.mark.anyio
+NEEDS: dict[str, tuple[str, dict[str, object]]] = {
+    "join": ("listen", {}),
+    "start": ("speak", {}),
+    "resume": ("speak", {"resume": "guess"}),
+    "publish": ("publish", {"data": 1}),
+}
+"""The capability that each command needs, and its other fields."""
 names = st.text("ab.-", max_size=12)
 patterns = st.text("ab.-*", max_size=8)
 tenants = st.text("ab/", min_size=1, max_size=4)
@@ -101,3 +113,100 @@ def test_who_brings_no_token_may_do_everything_for_ever() -> None:
 
 def test_who_has_no_grant_may_do_nothing() -> None:
     assert not any(Principal("t", grants=()).may("a", each) for each in CAPABILITIES)
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("command", NEEDS)
+async def test_a_command_needs_its_capability_in_its_room(
+    command: str, capability: Capability
+) -> None:
+    needed, fields = NEEDS[command]
+    kind = "start" if command == "resume" else command
+    async with running() as node:
+        actor, far = node.open(Principal("t", grants=(Grant("here*", (capability,)),)))
+        await order(actor, kind, id=1, room="here:1", **fields)
+        await settle()
+        codes = {error.code for error in far.of(Error)}
+        if needed != capability:
+            assert codes == {"forbidden"}
+        elif command == "resume":
+            assert codes == {"unknown_session"}
+        else:
+            assert codes == set()
+            assert any(isinstance(event, Ack | Joined) for event in far.got)
+
+        await order(actor, kind, id=2, room="elsewhere", **fields)
+        await settle()
+        assert far.of(Error)[-1].code == "forbidden"
+        assert actor.open
+
+
+@pytest.mark.parametrize("command", NEEDS)
+async def test_a_room_that_is_there_is_forbidden_in_the_same_words_as_any_other(
+    command: str,
+) -> None:
+    _, fields = NEEDS[command]
+    kind = "start" if command == "resume" else command
+    async with running() as node:
+        await node.join("busy", tenant="t")
+        await node.publish("busy", 1, tenant="t")
+        actor, far = node.open(Principal("t", grants=(Grant("mine", CAPABILITIES),)))
+        for room in ("busy", "nowhere"):
+            await order(actor, kind, id=1, room=room, **fields)
+
+        busy, nowhere = far.of(Error)
+        assert busy == nowhere
+        assert (busy.code, busy.field, busy.id) == ("forbidden", "room", 1)
+
+
+async def test_what_names_no_room_needs_no_grant() -> None:
+    async with running() as node:
+        actor, far = node.open(Principal("t", grants=()))
+        await order(actor, "ping", id=1)
+        await order(actor, "stop", id=2)
+        await order(actor, "flush", id=3)
+        await order(actor, "leave", id=4, room="a")
+        assert [ack.id for ack in far.of(Ack)] == [1]
+        assert [error.code for error in far.of(Error)] == ["not_started"] * 2 + ["not_joined"]
+
+
+async def test_the_session_of_a_room_that_is_not_covered_cannot_be_resumed() -> None:
+    async with running() as node:
+        _, mouth, _ = await node.speak("a")
+        session = mouth.of(Ack)[0].session
+        mouth.vanish()
+        actor, far = node.open(Principal("dev", grants=(Grant("b", ("speak",)),)))
+        for room, code in (("a", "forbidden"), ("b", "unknown_session")):
+            await order(actor, "start", id=1, room=room, resume=session)
+            assert far.of(Error)[-1].code == code
+
+
+async def test_the_tenth_forbidden_command_in_a_minute_ends_the_connection_with_4502() -> None:
+    async with running() as node:
+        actor, far = node.open(Principal("t", grants=()))
+        for count in range(10):
+            assert actor.open
+            await order(actor, "join", id=count, room=f"guess-{count}")
+
+        assert far.closed is not None
+        assert (far.closed.code, far.closed.retry) == (4502, False)
+        assert isinstance(far.got[-1], Closing)
+        assert len(far.of(Error)) == 10
+
+
+async def test_a_broadcast_reaches_the_rooms_that_a_grant_covers() -> None:
+    async with running() as node:
+        for room in ("a1", "a2", "b"):
+            await node.join(room, tenant="t")
+
+        await node.join("a3", tenant="other")
+        manager = node.manager
+        some = Principal("t", grants=(Grant("a*", ("publish",)), Grant("*", ("listen",))))
+        assert await manager.broadcast(some, 1) == 2
+        assert await manager.broadcast(Principal("t"), 1) == 3
+        nowhere = Principal("t", grants=(Grant("c", ("publish",)),))
+        assert await manager.broadcast(nowhere, 1) == 0
+        with pytest.raises(Refused) as refusal:
+            await manager.broadcast(Principal("t", grants=(Grant("*", ("listen",)),)), 1)
+
+        assert refusal.value.code == "forbidden"
