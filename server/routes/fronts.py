@@ -86,7 +86,7 @@ async def serve_deepgram(node: Node, websocket: WebSocket) -> None:
     request, connection = str(uuid4()), node.manager.new_id()
     try:
         found = credential(websocket, "header", "subprotocol")
-        principal = _admit(node)
+        principal = _admit(node, websocket, found.token)
         listen = read_listen(websocket.query_params, request)
         _check(node, principal, listen.start)
     except Refused as refused:
@@ -104,12 +104,16 @@ async def serve_revai(node: Node, websocket: WebSocket) -> None:
     """Accept, and close with a code if that has to be; or carry a stream to its end."""
     connection = node.manager.new_id()
     try:
-        credential(websocket, "query")
-        principal = _admit(node)
+        found = credential(websocket, "query")
+        principal = _admit(node, websocket, found.token)
         stream = read_stream(websocket.query_params, connection)
         _check(node, principal, stream.start)
     except Refused as refused:
         node.metrics.observer.refused(refused.code)
+        if refused.field == "origin":
+            await deny(websocket, refused)  # a page that may not ask is not let in to be told so
+            return
+
         code, reason = ending_of(refused.code, refused.message)
         await _turn_away(websocket, code, fit(reason))
         return
@@ -123,7 +127,7 @@ async def serve_vosk(node: Node, websocket: WebSocket) -> None:
     """Carry a stream to its end; who cannot be taken gets the problem document."""
     connection = node.manager.new_id()
     try:
-        principal = _admit(node)
+        principal = _admit(node, websocket)
         start = read_vosk(websocket.query_params, node.settings.fronts.vosk.room, connection)
         _check(node, principal, start)
     except Refused as refused:
@@ -135,9 +139,9 @@ async def serve_vosk(node: Node, websocket: WebSocket) -> None:
         await _run(node, websocket, connection, principal, VoskTranslator(start))
 
 
-def _admit(node: Node) -> Principal:
+def _admit(node: Node, websocket: WebSocket, token: str | None = None) -> Principal:
     """Say who it is, and that one more connection fits. Raises Refused."""
-    principal = node.authenticate()
+    principal = node.authenticate(websocket.scope, token)
     node.manager.admit()
     return principal
 

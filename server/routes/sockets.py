@@ -110,7 +110,7 @@ def _read_listen(node: Node, websocket: WebSocket, principal: Principal) -> Join
 async def _serve(node: Node, websocket: WebSocket, kind: Kind, first: First) -> None:
     """Admit a connection, hand it to an actor, and carry it to its end."""
     try:
-        principal = node.authenticate()
+        principal = node.authenticate(websocket.scope)
         command = first(node, websocket, principal)
         node.manager.admit()
     except Refused as refused:
