@@ -60,6 +60,9 @@ class Hub(Studio, Protocol):
     async def publish(self, actor: ConnectionActor, command: Publish) -> None:
         """Publish a value, and acknowledge it if an id was given. Raises Refused."""
 
+    def refresh(self, actor: ConnectionActor, command: Refresh) -> None:
+        """Go on with another token of the same subject. Raises Refused."""
+
     def flush(self) -> None:
         """Deliver at once what waits for the end of the tick."""
 
@@ -111,7 +114,8 @@ class ConnectionActor:
 
     async def begin(self, command: AnyCommand) -> None:
         """Carry out the command that the address implies; its refusal ends the connection."""
-        await self._attempt(self._begin(command))
+        if self.open:
+            await self._attempt(self._begin(command))
 
     async def receive(self, data: str | bytes) -> None:
         """Act on one WebSocket message; waits while ingress is full, so stop reading meanwhile."""
@@ -247,8 +251,7 @@ class ConnectionActor:
                 case Ping(id=id) if id is not None:
                     self.tell(Ack(id=id, at=self._hub.clock.wall()))
                 case Refresh():
-                    message = "this connection was opened without a token"
-                    raise Refused("no_token", message, "token")
+                    self._hub.refresh(self, command)
         except Refused as refusal:
             refusal.id = command.id
             raise

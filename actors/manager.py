@@ -9,6 +9,7 @@ from collections.abc import Callable
 import anyio
 from anyio.abc import TaskGroup
 
+from actors.access import Access
 from actors.catalog import Catalog
 from actors.connection import ConnectionActor
 from actors.errors import RESTART, SLOW_CONSUMER, Close, Refused
@@ -18,11 +19,12 @@ from actors.limits import Limits
 from actors.log import Position
 from actors.mailbox import Tally
 from actors.membership import Membership
-from actors.messages import Ack, Hello, Join, Leave, Message, Publish, Transcript
+from actors.messages import Ack, Join, Leave, Message, Publish, Refresh, Transcript
 from actors.microphone import Kind
 from actors.population import Population
 from actors.ports import Backplane, Clock, Engine, Observer, Transport, Work
 from actors.principal import Principal
+from actors.revocation import Revocations
 from actors.speech import SpeechSession
 from actors.statistics import ChannelStatistics, EngineStatistics, NodeStatistics
 from actors.upkeep import PROBE, Probe, Upkeep
@@ -49,6 +51,9 @@ class ConnectionManager:
         self.backlogged = self.upkeep.backlogged
         self.population = Population()
         self.actors = self.population.actors
+        self.access = Access(
+            self.population, self.membership, self.upkeep, clock, Revocations(limits.revocations)
+        )
         self.egress, self.audio = Tally(), Tallies()
         self.publishes = {"message": 0, "final": 0, "partial": 0}
         self.audio_seconds: defaultdict[str, float] = defaultdict(float)
@@ -96,7 +101,7 @@ class ConnectionManager:
         self.actors.add(actor)
         self.observer.connected(actor.kind)
         actor.lifecycle.accepted()
-        actor.tell(Hello(connection=actor.id, at=self.clock.wall()))
+        self.access.greet(actor)
         return actor
 
     async def send_message(self, principal: Principal, room: str, data: object) -> Position:
@@ -183,6 +188,14 @@ class ConnectionManager:
         if command.id is not None:
             actor.tell(Ack(id=command.id, at=self.clock.wall(), room=command.room))
 
+    def refresh(self, actor: ConnectionActor, command: Refresh) -> None:
+        """Go on with another token of the same subject. Raises Refused."""
+        self.access.refresh(actor, command)
+
+    def revoke(self, tenant: str, subject: str = "", token: str = "", connection: str = "") -> int:
+        """Close what is live of a tenant's subject, token or connection. Raises Refused."""
+        return self.access.revoke(tenant, subject, token, connection)
+
     async def publish(self, actor: ConnectionActor, command: Publish) -> None:
         """Publish for a connection, and acknowledge it if an id was given. Raises Refused."""
         position = await self.send_message(actor.principal, command.room, command.data)
@@ -224,6 +237,7 @@ class ConnectionManager:
     def closing(self, actor: ConnectionActor, close: Close) -> None:
         """Take an ending connection out of every room; it may flush for a while."""
         self.upkeep.leaving.add(actor)
+        self.access.forget(actor)
         self.slow_consumers += close.code == SLOW_CONSUMER.code
         self.membership.vacate(self.fanout.leave_all(actor))
 

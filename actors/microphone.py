@@ -9,6 +9,7 @@ import anyio
 
 from actors.catalog import Catalog, spec_of
 from actors.errors import (
+    FORBIDDEN,
     GONE,
     NORMAL,
     REPLACED,
@@ -23,6 +24,7 @@ from actors.errors import (
 from actors.messages import Ack, AnyEvent, CommandId, Flush, Speaker, Speech, Start, Stop
 from actors.ports import Work
 from actors.principal import Principal
+from actors.refusals import lost
 from actors.roles import Outlet, Subject
 from actors.speech import SpeechSession
 
@@ -138,6 +140,18 @@ class Microphone:
         self._stopped = True
         self._unanswered.append(command.id)
         self.session.end()
+
+    def confine(self) -> None:
+        """End the session if its room is one that the connection's token does not cover."""
+        connection, session = self._connection, self.session
+        if session is None or connection.principal.may(session.subject.room, "speak"):
+            return
+
+        connection.tell(lost(session.subject.room, "the speech has ended"))
+        if connection.kind == "speak":
+            connection.close(FORBIDDEN.because("the new token does not cover the room"))
+        else:
+            session.abandon(self._studio.limits.upstream.end_within)
 
     def leave(self, close: Close) -> None:
         """The connection ends: so does its session, unless it was lost and may be resumed."""

@@ -26,6 +26,12 @@ def error_of(refusal: Refused) -> Error:
     )
 
 
+def lost(room: str, what: str) -> Error:
+    """Return the event that tells what a refreshed token has put an end to."""
+    message = f"the new token does not cover this room: {what}"
+    return Error(code="forbidden", message=message, room=room)
+
+
 class Patience:
     """What is left of a node's patience with one connection; most never try it."""
 

@@ -20,7 +20,14 @@ from actors.principal import Principal
 from actors.wire import Codec, Frame
 from server.backplanes.memory import MemoryBackplane
 from tests.autojump import settle
-from tests.fakes import FakeClock, FakeEngine, FakeObserver, FakeTransport, FakeUpstream
+from tests.fakes import (
+    FakeAuthority,
+    FakeClock,
+    FakeEngine,
+    FakeObserver,
+    FakeTransport,
+    FakeUpstream,
+)
 
 SECOND = 32_000
 """Bytes of one second of audio at the rate that `start` has by default."""
@@ -38,6 +45,7 @@ class Node:
         self.manager = ConnectionManager(
             limits, self.backplane, Catalog({"fake": self.engine}), self.clock, self.observer
         )
+        self.manager.access.authority = self.authority = FakeAuthority()
 
     def connect(
         self, kind: Kind = "connect", tenant: str = "dev", codec: Codec = "json"
@@ -52,6 +60,7 @@ class Node:
         transport = FakeTransport(codec)
         actor = self.manager.connect(kind, principal, transport)
         transport.actor = actor
+        transport.resume()
         return actor, transport
 
     async def join(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from starlette.routing import WebSocketRoute
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from actors.expiry import LEEWAY
 from actors.principal import CAPABILITIES, Capability, Grant, Principal
 from server.app import create_app
 from server.engines.configured import Engines
@@ -33,6 +35,10 @@ SURFACES: dict[str, Capability] = {
     "/v1/rooms/{room}/listen": "listen",
     f"{LISTEN}&room={{room}}": "speak",
     "/vosk?room={room}": "speak",
+}
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    "lean": {"http": HardenedHttp, "ws": LeanWebSocket},
+    "stock": {"ws": "websockets-sansio"},
 }
 KEY = {"Authorization": "Token any"}
 
@@ -181,3 +187,46 @@ async def test_forbidden_commands_are_answered_and_then_end_the_connection(
         assert (await someone.ask(type="join", id=9, room="mine"))["type"] == "joined"
         await someone.send(type="join", id=10, room="guess")
         assert await someone.closed() == (4502, "forbidden")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("path", ["connect", "rooms/a/listen", "rooms/a/speak"])
+async def test_who_is_revoked_between_the_check_and_the_accept_gets_nothing(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch, protocol: str, path: str
+) -> None:
+    manager = app.state.node.manager
+    ann = Principal("t", "ann")
+
+    def admit_and_revoke(*request: object) -> Principal:
+        manager.revoke("t", subject="ann")
+        return ann
+
+    monkeypatch.setattr(app.state.node, "authenticate", admit_and_revoke)
+    async with (
+        hosted(app, **PROTOCOLS[protocol]) as port,
+        client(f"ws://127.0.0.1:{port}/v1/{path}") as someone,
+    ):
+        assert await someone.closed() == (4505, "revoked")
+        assert [event["type"] for event in someone.events] == ["hello", "closing"]
+
+    assert manager.statistics().subscriptions == 0
+    assert manager.upkeep.speaking == {}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_a_token_that_expires_ends_its_connection_and_no_other(
+    app: FastAPI, doorman: Doorman, protocol: str
+) -> None:
+    async with (
+        hosted(app, **PROTOCOLS[protocol]) as port,
+        client(f"ws://127.0.0.1:{port}/v1/rooms/a/listen") as other,
+    ):
+        await other.until("joined")
+        expires = time.time() - LEEWAY + 0.2
+        doorman.principal = Principal("t", "ann", expires=expires)
+        async with client(f"ws://127.0.0.1:{port}/v1/rooms/a/listen") as someone:
+            assert (await someone.until("hello"))["expires"] == expires
+            assert await someone.closed() == (4004, "token_expired")
+            assert someone.events[-1]["retry"] is True
+
+        assert (await other.ask(type="ping", id=1))["type"] == "ack"
