@@ -10,6 +10,7 @@ import anyio
 import msgspec
 from starlette.types import Scope
 
+from actors.errors import Refused
 from actors.manager import ConnectionManager
 from actors.principal import Principal
 from server import __version__
@@ -55,6 +56,9 @@ class Node:
         self.manager = ConnectionManager(
             settings.limits, backplane, catalog, clock, self.metrics.observer
         )
+        if self.gate.tenants.configured:
+            self.manager.access.authority = self.gate
+
         self.manager.upkeep.resume_grace = settings.speech.resume_grace
         self.manager.fanout.coalesce = settings.fanout.coalesce_ms / 1000
 
@@ -67,7 +71,11 @@ class Node:
         if token is not None:
             credentials = msgspec.structs.replace(credentials, token=token)
 
-        return self.gate.admit(credentials)
+        principal = self.gate.admit(credentials)
+        if self.manager.access.revoked(principal):
+            raise Refused("unauthorized", "this token was revoked")
+
+        return principal
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -16,14 +16,13 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from actors.errors import Refused
+from actors.expiry import LEEWAY
 from actors.messages import Label, RoomName
 from actors.principal import Capability, Grant, Principal
 from server.tenants import Customer
 
 LENGTH = 8192
 """Characters of a token."""
-LEEWAY = 30.0
-"""Seconds by which clocks may differ."""
 LAST = 253_402_300_799.0
 """The end of the year 9999: what is later is no time."""
 GRANTS = 64

@@ -25,6 +25,7 @@ from server.node import SystemClock
 from server.protocol import LeanWebSocket
 from server.routes.fronts import serve_vosk
 from server.settings import Settings
+from tests.e2e.clients import client
 from tests.hosted import hosted
 from tests.tokens import OTHER_SECRET, SECRET, forge, mint, pem, tenant
 
@@ -226,6 +227,30 @@ async def test_a_token_speaks_for_its_own_tenant_alone(app: FastAPI, address: st
             theirs = {"Authorization": f"Bearer {mint(key=OTHER_SECRET, tenant='other')}"}
             sent = await http.post("/v1/broadcast", json={"data": 1}, headers=theirs)
             assert sent.json() == {"rooms": 0}
+
+
+@pytest.mark.anyio
+async def test_a_live_connection_takes_another_token_and_a_revoked_one_is_not_let_in(
+    app: FastAPI, address: str
+) -> None:
+    ann, ben = mint(sub="ann", jti="1"), mint(sub="ben")
+    async with client(f"ws://{address}/v1/connect?token={ann}") as someone:
+        for token, code in (
+            (mint(sub="ann", exp=1), "unauthorized"),
+            (forge({"alg": "none"}, sub="ann"), "unauthorized"),
+            (ben, "forbidden"),
+            (mint(sub="ann"), None),
+        ):
+            answer = await someone.ask(type="refresh", id=1, token=token)
+            assert answer.get("code") == code
+            assert token not in str(answer)
+
+        app.state.node.manager.revoke("acme", subject="ann")
+        assert await someone.closed() == (4505, "revoked")
+
+    refused = await knock(f"{address}/v1/connect", f"token={ann}")
+    assert (refused.status, "revoked" in refused.body) == (401, True)
+    assert (await knock(f"{address}/v1/connect", f"token={ben}")).status == 101
 
 
 ORIGINS: dict[str | None, int] = {
