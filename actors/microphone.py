@@ -211,7 +211,7 @@ class Microphone:
         key = principal.key(command.room)
         await studio.reserve(key)
         audio = spec_of(command)
-        engines = studio.catalog.choose(command.engine, audio)
+        engines = studio.catalog.choose(command.engine, audio, principal.tenant)
         subject = Subject(
             session=studio.new_id(),
             key=key,

@@ -52,6 +52,7 @@ class Node:
         except ValueError as error:
             raise BadSettings(str(error)) from None
 
+        catalog.own = self.gate.tenants.engines
         self.metrics = Metrics(lambda: self.manager.statistics(), __version__)
         self.manager = ConnectionManager(
             settings.limits, backplane, catalog, clock, self.metrics.observer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -84,6 +84,11 @@ class Tenants:
         self.configured = bool(settings.tenants or settings.tenants_directory)
         """Whether there are tenants, or may be some after a reload."""
         self.take(self.read())
+
+    def engines(self, name: str) -> Sequence[str]:
+        """Name the only engines that a tenant may use; none for all of the node's."""
+        customer = self.by_name.get(name)
+        return customer.options.engines if customer else ()
 
     def read(self) -> Reading:
         """Read the directory. Raises BadSettings if it cannot be listed."""

@@ -150,7 +150,7 @@ def _check(node: Node, principal: Principal, start: Start) -> None:
     """Refuse before the answer what would be refused after it. Raises Refused."""
     principal.require(start.room, "speak")
     known = start if start.encoding else msgspec.structs.replace(start, encoding="pcm_s16le")
-    engines = node.manager.catalog.choose(start.engine, spec_of(known))
+    engines = node.manager.catalog.choose(start.engine, spec_of(known), principal.tenant)
     running = Counter(each.engine.name for each in node.manager.upkeep.speaking.values())
     if all(0 < each.max_streams <= running[each.name] for each in engines):
         names = ", ".join(each.name for each in engines)

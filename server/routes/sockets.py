@@ -95,7 +95,7 @@ def _read_speak(node: Node, websocket: WebSocket, principal: Principal) -> Start
     query = read_query(websocket, SpeakQuery)
     start = Start(room=room_of(websocket), **msgspec.structs.asdict(query))
     principal.require(start.room, "speak")
-    node.manager.catalog.choose(start.engine, spec_of(start))
+    node.manager.catalog.choose(start.engine, spec_of(start), principal.tenant)
     return start
 
 

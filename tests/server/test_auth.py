@@ -230,6 +230,21 @@ async def test_a_token_speaks_for_its_own_tenant_alone(app: FastAPI, address: st
 
 
 @pytest.mark.anyio
+async def test_a_tenant_may_be_kept_to_its_own_engines() -> None:
+    table = {"engines": {"enabled": ["vosk", "echo"]}, "tenants": tenant(engines=["echo"])}
+    app = app_of(msgspec.convert(table, Settings))
+    async with hosted(app, http=HardenedHttp, ws=LeanWebSocket) as port:
+        address = f"127.0.0.1:{port}/v1/rooms/a/speak"
+        for engine, status in (("", 101), ("echo", 101), ("vosk", 400)):
+            answer = await knock(address, f"engine={engine}&token={mint()}")
+            assert answer.status == status
+
+        async with client(f"ws://{address}?token={mint()}") as someone:
+            ready = await someone.until("speech", lambda event: event["state"] == "ready")
+            assert ready["engine"] == "echo"
+
+
+@pytest.mark.anyio
 async def test_a_live_connection_takes_another_token_and_a_revoked_one_is_not_let_in(
     app: FastAPI, address: str
 ) -> None:
