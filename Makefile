@@ -36,7 +36,7 @@ demo: .stamps/python .stamps/speech
 	@$(BIN)/roomcast demo --port $(PORT) $(if $(EXIT),--exit)
 
 test: setup $(WSTEST) check
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 check: .stamps/python
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q . && $(BIN)/mypy

@@ -15,10 +15,12 @@ import anyio
 import click
 import msgspec
 
+from actors.errors import Refused
 from actors.messages import AudioSpec
 from server.address import url_of
 from server.cli.options import Failed, config_option, json_option, load_settings, run
 from server.cli.serve import take_address
+from server.engines.configured import make_catalog
 from server.engines.embedded import EmbeddedEngine
 from server.settings import Settings
 
@@ -43,7 +45,7 @@ def command(config: Path | None, as_json: bool) -> None:
     failed = []
     for check in checks(load_settings(config)):
         line = msgspec.json.encode(check).decode()
-        click.echo(line if as_json else f"{check.verdict:5} {check.name:8} {check.found}")
+        click.echo(line if as_json else f"{check.verdict:5} {check.name:9} {check.found}")
         if check.verdict == "fail":
             failed.append(check.name)
 
@@ -57,6 +59,7 @@ def checks(settings: Settings) -> Iterator[Check]:
     yield check_loop()
     yield check_port(settings)
     yield check_files(settings)
+    yield from check_engines(settings)
     if "embedded" in settings.engines.enabled:
         yield run(check_engine, settings)
 
@@ -100,6 +103,26 @@ def check_files(settings: Settings) -> Check:
     return Check(
         "files", "warn", f"{found}, limits.connections needs {needed}; try ulimit -n {hard}"
     )
+
+
+def check_engines(settings: Settings) -> Iterator[Check]:
+    """Say of each other engine whether it is configured; nobody is dialled."""
+    try:
+        engines = make_catalog(settings.engines).engines
+    except ValueError as error:
+        yield Check("engines", "fail", str(error))
+        return
+
+    for name, engine in engines.items():
+        if name == "embedded":
+            continue
+
+        try:
+            engine.check(AudioSpec())
+        except Refused as refused:
+            yield Check(name, "warn", refused.message)
+        else:
+            yield Check(name, "ok", "configured")
 
 
 async def check_engine(settings: Settings) -> Check:

@@ -18,7 +18,7 @@ from server.engines.generator_options import Generator, RevAiSdk
 from server.engines.guest import Guests
 from server.engines.options import Deepgram, RevAi, Vosk, WebSocket
 from server.engines.remote import Slots
-from server.engines.revai_sdk import revai_sdk
+from server.engines.revai_sdk import RevAiSdkEngine
 
 EngineName = Literal[
     "embedded", "echo", "revai", "deepgram", "vosk", "websocket", "generator", "revai_sdk"
@@ -77,7 +77,7 @@ def make_catalog(settings: Engines, decoders: Decoders | None = None) -> Catalog
         "vosk": lambda: providers.vosk(settings.vosk),
         "websocket": lambda: providers.websocket(settings.websocket, shared),
         "generator": lambda: generator(settings.generator),
-        "revai_sdk": lambda: revai_sdk(settings.revai_sdk),
+        "revai_sdk": lambda: RevAiSdkEngine(settings.revai_sdk),
     }
     engines: dict[str, Engine] = {name: makers[name]() for name in settings.enabled}
     guests = Guests(settings.websocket, shared)

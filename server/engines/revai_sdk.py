@@ -44,8 +44,7 @@ class RevAiTranscribe:
 
     def __call__(self, audio: Audio, spec: AudioSpec) -> Iterator[Recognition]:
         """Connect, and return the results. Raises Refused or UpstreamLost."""
-        options = self._options
-        dialect = SdkDialect(RevAi(token=options.token, url=options.url), spec)
+        options, dialect = self._options, dialect_of(self._options, spec)
         try:
             from server.engines.revai_client import Session
         except ImportError:
@@ -61,7 +60,19 @@ class RevAiTranscribe:
         return {**chosen, "language": self._options.language or spec.language}
 
 
-def revai_sdk(options: RevAiSdk) -> GeneratorEngine:
-    """Return the engine that uses the package."""
-    transcribe = RevAiTranscribe(options)
-    return GeneratorEngine(transcribe, options.max_streams, options.bridge, "revai_sdk")
+def dialect_of(options: RevAiSdk, spec: AudioSpec) -> SdkDialect:
+    """Return what the messages mean. Raises Refused for audio or settings that do not do."""
+    return SdkDialect(RevAi(token=options.token, url=options.url), spec)
+
+
+class RevAiSdkEngine(GeneratorEngine):
+    """The engine that uses the package."""
+
+    def __init__(self, options: RevAiSdk) -> None:
+        transcribe = RevAiTranscribe(options)
+        super().__init__(transcribe, options.max_streams, options.bridge, "revai_sdk")
+        self._options = options
+
+    def check(self, spec: AudioSpec) -> None:
+        """Raise Refused for audio or settings that do not do."""
+        dialect_of(self._options, spec)

@@ -6,6 +6,8 @@ import math
 
 import anyio
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec import UNSET
 
 from actors.errors import Close, Refused
@@ -15,10 +17,13 @@ from actors.messages import Ack, Closing, Error, Hello, Join, Start, Transcript
 from actors.microphone import Kind
 from actors.principal import CAPABILITIES, Grant, Principal
 from tests.actors.node import data_of, order, running
+from tests.actors.tenants import NAMES, Step, play, write
 from tests.autojump import settle
 from tests.fakes import EPOCH, FakeTransport
 
 pytestmark = pytest.mark.anyio
+fewer = settings(max_examples=settings().max_examples // 4)
+"""A script is played three times."""
 
 
 def ann(lasts: float = math.inf, *grants: Grant, token: str = "1") -> Principal:
@@ -343,3 +348,20 @@ async def test_a_revoked_speaker_cannot_come_back_to_its_session() -> None:
         await order(other, "start", id=2, room="a", resume=session)
         assert [error.code for error in far.of(Error)] == ["unknown_session"]
         assert ending(back).code == 4505
+
+
+@fewer
+@given(st.builds(write, st.integers(0, 2**32), st.integers(1, 60)))
+async def test_nothing_that_a_tenant_does_shows_at_another(script: list[Step]) -> None:
+    both, counted = await play(script, NAMES)
+    (first,), of_first = await play(script, NAMES[:1])
+    (second,), of_second = await play(script, NAMES[1:])
+    assert both == [first, second]
+    assert f'"{NAMES[1]} says' not in first
+    assert f'"{NAMES[0]} says' not in second
+    for field in ("rooms", "subscriptions", "history_events", "deliveries", "resumable"):
+        assert getattr(counted, field) == getattr(of_first, field) + getattr(of_second, field)
+
+    assert counted.publishes == {
+        kind: number + of_second.publishes[kind] for kind, number in of_first.publishes.items()
+    }

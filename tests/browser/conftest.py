@@ -38,7 +38,7 @@ def launch(playwright: Playwright, *flags: str) -> Browser:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def microphone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a recording of a human voice, with a pause that ends the sentence, at 48 kHz mono."""
     path = tmp_path_factory.mktemp("audio") / "microphone.wav"
@@ -48,14 +48,14 @@ def microphone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def playwright() -> Iterator[Playwright]:
     """Run the driver of the browsers."""
     with sync_playwright() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser(playwright: Playwright, microphone: Path) -> Iterator[Browser]:
     """Run a Chromium that grants its microphone, which plays the recording again and again."""
     running = launch(
@@ -83,7 +83,7 @@ def one_recognizer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROOMCAST_ENGINES__EMBEDDED__MAX_STREAMS", "1")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """Run a server for every test that has a room of its own."""
     with running_node(tmp_path_factory.mktemp("node") / "server.log") as running:

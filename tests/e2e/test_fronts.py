@@ -221,7 +221,7 @@ async def test_deepgram_a_browsers_token_comes_as_a_subprotocol(
 async def test_deepgram_audio_that_is_nothing_known_ends_with_data_0000(
     server: VendorServer,
 ) -> None:
-    for audio in (bytes(64), b"OggS" + bytes(600)):
+    for audio in (bytes(64), b"OggS" + bytes(300_000)):
         async with deepgram(server, encoding=None, sample_rate=None) as front:
             await front.say(FINALIZE, audio)
             code, reason = await front.ends()

@@ -85,7 +85,9 @@ def peer(server: Server) -> Iterator[Peer]:
         yield connected
 
 
-@pytest.mark.parametrize("key", [KEY, b64encode(secrets.token_bytes(16)).decode()])
+@pytest.mark.parametrize(
+    "key", [KEY, b64encode(secrets.token_bytes(16)).decode()], ids=["of-the-rfc", "of-today"]
+)
 def test_the_answer_proves_that_the_key_was_read(peer: Peer, key: str) -> None:
     assert peer.ask(head("Sec-WebSocket-Key", f"Sec-WebSocket-Key: {key}")) == 101
     headers = {name.lower(): value for name, value in peer.answer.getheaders()}

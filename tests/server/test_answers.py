@@ -90,7 +90,7 @@ NO_SHAPE = "a result of the wrong shape: "
             f"{NO_SHAPE}Expected `str`, got `null` - at `$.text`",
         ),
     ],
-    ids=lambda value: str(value)[:40],
+    ids=lambda value: str(value)[:40].partition(" at 0x")[0],
 )
 def test_garbage_is_refused_with_a_sentence(result: object, words: str) -> None:
     with pytest.raises(BadAnswer) as bad:

@@ -120,13 +120,16 @@ def test_a_fit_machine_gets_status_0() -> None:
     done = roomcast("doctor", "--json", ROOMCAST_SERVER__PORT=port)
     checks = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, done.stderr
-    assert [check["name"] for check in checks] == ["python", "loop", "port", "files", "engine"]
+    names = ["python", "loop", "port", "files", "echo", "engine"]
+    assert [check["name"] for check in checks] == names
     assert {check["verdict"] for check in checks} <= {"ok", "warn"}
     assert "streams" in checks[-1]["found"]
     plain = roomcast(
-        "doctor", ROOMCAST_SERVER__PORT=port, ROOMCAST_ENGINES__ENABLED="echo"
+        "doctor", ROOMCAST_SERVER__PORT=port, ROOMCAST_ENGINES__ENABLED="echo,deepgram,revai_sdk"
     ).stdout.splitlines()
-    assert [line.split()[1] for line in plain] == ["python", "loop", "port", "files"]
+    assert [line.split()[1] for line in plain] == [*names[:-1], "deepgram", "revai_sdk"]
+    assert "engines.deepgram.key" in plain[-2]
+    assert "engines.revai_sdk.token" in plain[-1]
 
 
 @pytest.mark.parametrize("call", [["listen", "r"], ["speak", "audio", "--room", "r"]])

@@ -16,7 +16,7 @@ from actors.messages import AudioFrame, AudioSpec
 from server.engines import bridge
 from server.engines.generator import GeneratorEngine
 from server.engines.generator_options import Bridge, RevAiSdk
-from server.engines.revai_sdk import revai_sdk
+from server.engines.revai_sdk import RevAiSdkEngine
 from tests.doubles import (
     Relay,
     RevAiDouble,
@@ -68,7 +68,9 @@ def _no_thread_is_left(double: RevAiDouble) -> Iterator[None]:
 
 def engine_of(double: RevAiDouble, **settings: Any) -> GeneratorEngine:
     url = f"ws://127.0.0.1:{double.port}"
-    return revai_sdk(RevAiSdk(**{"url": url, "token": double.secret, "bridge": QUICK, **settings}))
+    return RevAiSdkEngine(
+        RevAiSdk(**{"url": url, "token": double.secret, "bridge": QUICK, **settings})
+    )
 
 
 async def ending(engine: GeneratorEngine, audio: bytes = SPEECH) -> Exception:
