@@ -31,6 +31,8 @@ FILE_VARIABLE = "ROOMCAST_CONFIG"
 """Names the TOML file when the command line does not."""
 URL_VARIABLE = "ROOMCAST_URL"
 """Names the server to the commands that need one; no setting."""
+TOKEN_VARIABLE = "ROOMCAST_TOKEN"
+"""Holds the token for the commands that connect; no setting."""
 SERVICE_LINK = re.compile(
     r"ROOMCAST_(SERVICE_HOST|SERVICE_PORT\w*|PORT_\d+_\w+)=|ROOMCAST_PORT=\w+:"
 )
@@ -175,7 +177,7 @@ def read_table(path: Path) -> dict[str, Any]:
 
 
 def _is_setting(key: str, value: str) -> bool:
-    if not key.startswith(PREFIX) or key in (FILE_VARIABLE, URL_VARIABLE):
+    if not key.startswith(PREFIX) or key in (FILE_VARIABLE, URL_VARIABLE, TOKEN_VARIABLE):
         return False
 
     return SERVICE_LINK.match(f"{key}={value}") is None

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import msgspec
 import pytest
@@ -15,6 +16,7 @@ from websockets.exceptions import InvalidStatus
 from tests.e2e.clients import WITHIN, client
 from tests.e2e.conftest import LEAN
 from tests.processes import ends_within
+from tests.server.commands import roomcast, running
 from tests.servers import Server
 from tests.tokens import OTHER_SECRET, SECRET, mint, tenant
 
@@ -123,3 +125,22 @@ async def test_a_flood_of_wrong_tokens_is_counted_and_not_logged(server: TenantS
 
     assert server.output == before
     assert server.metric('roomcast_refusals_total{code="unauthorized"}') == 50
+
+
+def test_the_commands_bring_the_token_of_the_environment(server: TenantServer) -> None:
+    listening = mint(rooms=[{"pattern": "a", "can": ["listen"]}])
+    for token, said in (
+        ("", "this needs a token"),
+        ("a\nb", "ROOMCAST_TOKEN holds no token"),
+        (listening, "the token does not cover"),
+    ):
+        done = roomcast("listen", "b", "--once", "--url", server.http, ROOMCAST_TOKEN=token)
+        assert done.returncode != 0
+        assert said in done.stderr
+
+    address, bearer = f"{server.http}/v1/rooms/a/messages", {"Authorization": f"Bearer {mint()}"}
+    with urlopen(Request(address, b'{"data": "hello"}', bearer), timeout=WITHIN):
+        command = ("listen", "a", "--history", "1", "--url", server.http)
+
+    with running(*command, environ={"ROOMCAST_TOKEN": listening}) as listener:
+        assert "hello" in listener.line()
