@@ -14,11 +14,11 @@ import anyio
 from msgspec import UNSET
 
 from actors.connection import ConnectionActor
-from actors.errors import Refused
+from actors.errors import FORBIDDEN, Refused
 from actors.fanout import Fanout, View
 from actors.limits import Limits
 from actors.log import Missing, Position, Recovery, parse_position
-from actors.messages import AnyEvent, Gap, Join, Joined
+from actors.messages import AnyEvent, Error, Gap, Join, Joined
 from actors.ports import Backplane, Clock
 from actors.refusals import lost
 from actors.wire import Burst
@@ -107,6 +107,17 @@ class Membership:
                     self.vacate([key])
 
                 actor.tell(lost(room, "it was left"))
+
+    def expel(self, actor: ConnectionActor, key: str) -> None:
+        """Take a member out of a room and tell it; who came for this room alone is closed."""
+        if self._fanout.leave(actor, key):
+            self.vacate([key])
+
+        message = "an administrator took this connection out of the room"
+        if actor.kind == "listen":
+            actor.close(FORBIDDEN.because(message))
+        else:
+            actor.tell(Error(code="forbidden", message=message, room=key.partition("/")[2]))
 
     async def abandon(self, keys: Sequence[str]) -> None:
         """End this node's subscriptions of rooms, if nobody is in them by now."""

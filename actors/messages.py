@@ -266,7 +266,7 @@ class Error(Event, frozen=True, kw_only=True):
     setting: str | UnsetType = UNSET
     """The setting that raises the limit."""
     room: str | UnsetType = UNSET
-    """The room that a refreshed token does not cover: it was left, or the speech in it ended."""
+    """The room that was left, or in which the speech ended: it is not covered any more."""
 
 
 class Closing(Event, frozen=True, kw_only=True):

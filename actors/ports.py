@@ -145,6 +145,9 @@ class Backplane(Protocol):
     async def recover(self, key: str, since: Position | None, newest: int) -> Recovery:
         """Return what came after `since`, or the `newest` events when `since` is None."""
 
+    async def top(self, key: str) -> Position | None:
+        """Return the newest position of a room; None if it has no listener and no history."""
+
     async def rooms(self, tenant: str) -> list[str]:
         """List the tenant's rooms that have a listener or a history, by key."""
 

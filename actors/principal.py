@@ -55,6 +55,12 @@ class Principal(msgspec.Struct, frozen=True):
         if not self.may(room, capability):
             raise Refused("forbidden", NOT_COVERED, "room")
 
+    def require_everywhere(self, capability: Capability) -> None:
+        """Raise Refused("forbidden") unless a grant gives this capability in every room."""
+        all_rooms = [each for each in self.grants if each.pattern and not each.pattern.strip("*")]
+        if not any(capability in each.capabilities for each in all_rooms):
+            raise Refused("forbidden", f"this needs the right to {capability} in every room")
+
     def require_somewhere(self, capability: Capability) -> None:
         """Raise Refused("forbidden") unless a grant gives this capability in any room."""
         if not any(capability in each.capabilities for each in self.grants):

@@ -9,11 +9,15 @@ from fastapi import FastAPI
 
 from server import __version__
 from server.node import Node
+from server.openapi import add_openapi
 from server.problems import add_problems
+from server.routes.connections import add_connections
 from server.routes.fronts import add_fronts
 from server.routes.health import add_health
 from server.routes.messages import add_messages
 from server.routes.pages import add_pages
+from server.routes.revoke import add_revoke
+from server.routes.rooms import add_rooms
 from server.routes.sockets import add_sockets
 from server.settings import Settings
 
@@ -34,7 +38,11 @@ def create_app(settings: Settings) -> FastAPI:
     add_problems(app, node.metrics.observer)
     add_health(app, node)
     add_messages(app, node)
+    add_rooms(app, node)
+    add_connections(app, node)
+    add_revoke(app, node)
     add_sockets(app, node)
     add_fronts(app, node)
     add_pages(app)
+    add_openapi(app)
     return app

@@ -15,6 +15,7 @@ from starlette.websockets import WebSocket
 
 from actors.errors import Refused
 from actors.ports import Observer
+from server.documents import Document
 
 HEADERS: dict[int, dict[str, str]] = {
     HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
@@ -44,6 +45,12 @@ def problem(status: int, code: str, detail: str, **more: str) -> Response:
 def answer(document: Mapping[str, Any]) -> Response:
     """Build the JSON answer to a request that was carried out."""
     return Response(msgspec.json.encode(document), media_type="application/json")
+
+
+def reply(document: Document) -> Response:
+    """Build the JSON answer to a request of one tenant, which nobody should keep."""
+    headers = {"Cache-Control": "no-store"}
+    return Response(msgspec.json.encode(document), headers=headers, media_type="application/json")
 
 
 def refusal(refused: Refused) -> Response:

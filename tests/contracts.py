@@ -94,6 +94,15 @@ async def partials_are_not_kept(plane: Backplane, heard: Heard) -> None:
     assert len((await plane.recover("t/a", None, 10)).frames) == 1
 
 
+async def a_room_that_nobody_was_in_has_no_top(plane: Backplane, heard: Heard) -> None:
+    """The newest position is told of a room that there is, and asking makes none."""
+    assert await plane.top("t/a") is None
+    assert await plane.rooms("t") == []
+    places = [await plane.publish("t/a", say(count)) for count in range(2)]
+    assert await plane.top("t/a") == places[-1]
+    assert await plane.top("u/a") is None
+
+
 async def recovery_is_complete(plane: Backplane, heard: Heard) -> None:
     """Everything after a position comes back in order, or the newest events, or a verdict."""
     places = [await plane.publish("t/a", say(count)) for count in range(6)]
@@ -133,6 +142,7 @@ BACKPLANE: tuple[BackplaneCheck, ...] = (
     offsets_are_contiguous,
     only_subscribed_rooms_arrive,
     partials_are_not_kept,
+    a_room_that_nobody_was_in_has_no_top,
     recovery_is_complete,
     tenants_see_their_own_rooms,
     a_refused_event_uses_no_offset,

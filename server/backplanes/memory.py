@@ -81,6 +81,11 @@ class MemoryBackplane:
         self._count(key, held, size)
         return log.newest(newest) if since is None else log.since(since)
 
+    async def top(self, key: str) -> Position | None:
+        """Return the newest position of a room, and make none that there is not."""
+        log = self._logs.get(key)
+        return None if log is None else log.top
+
     async def rooms(self, tenant: str) -> list[str]:
         """List the tenant's rooms by key."""
         return sorted(self._by_tenant.get(tenant, ()))

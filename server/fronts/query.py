@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from actors.errors import Refused
-from server.routes.messages import check_room
+from server.requests import check_room
 
 LABEL = 64
 """Characters of a name or a language."""

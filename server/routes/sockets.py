@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import FastAPI
@@ -20,10 +20,9 @@ from server.asgi import LEAN, AsgiSession
 from server.lean import LeanTransport
 from server.node import Node
 from server.problems import deny
-from server.routes.messages import check_room
+from server.requests import check_room, read_query
 from server.transport import AsgiTransport
 
-Query = TypeVar("Query", bound=msgspec.Struct)
 Route = Callable[[WebSocket], Awaitable[None]]
 First = Callable[[Node, WebSocket, Principal], AnyCommand | None]
 """Reads the command that the address implies, for who asks. Raises Refused."""
@@ -80,15 +79,6 @@ def add_sockets(app: FastAPI, node: Node) -> None:
 def room_of(websocket: WebSocket) -> str:
     """Return the room of the address. Raises Refused("bad_room")."""
     return check_room(websocket.path_params["room"])
-
-
-def read_query(websocket: WebSocket, kind: type[Query]) -> Query:
-    """Read the query string; unknown names are left to proxies and tools. Raises Refused."""
-    try:
-        return msgspec.convert(dict(websocket.query_params), kind, strict=False)
-    except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at `$.")
-        raise Refused("bad_message", message, path.rstrip("`")) from None
 
 
 def _read_speak(node: Node, websocket: WebSocket, principal: Principal) -> Start:

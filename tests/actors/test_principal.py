@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import given
@@ -109,6 +110,19 @@ def test_who_brings_no_token_may_do_everything_for_ever() -> None:
     assert all(principal.may("any:room", each) for each in CAPABILITIES)
     assert (principal.subject, principal.name, principal.token) == ("", "", "")
     assert principal.expires == math.inf
+
+
+@pytest.mark.parametrize(
+    ("pattern", "everywhere"),
+    [("*", True), ("**", True), ("", False), ("a*", False), ("*a*", False)],
+)
+def test_everywhere_is_what_a_star_alone_covers(pattern: str, everywhere: bool) -> None:
+    principal = Principal("t", grants=(Grant(pattern, ("admin",)),))
+    with nullcontext() if everywhere else pytest.raises(Refused):
+        principal.require_everywhere("admin")
+
+    with pytest.raises(Refused):
+        principal.require_everywhere("speak")
 
 
 def test_who_has_no_grant_may_do_nothing() -> None:

@@ -1,0 +1,133 @@
+"""What is live of one tenant: its rooms and connections, in pages; nothing is said of another's.
+
+A listing goes through everything of the node once; it is for operators, not for every request.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from heapq import nsmallest
+from itertools import islice
+
+from msgspec import UNSET
+
+from actors.connection import ConnectionActor
+from actors.errors import Refused
+from actors.manager import ConnectionManager
+from actors.principal import Principal
+from server.documents import (
+    ConnectionPage,
+    ConnectionState,
+    PageQuery,
+    RoomPage,
+    RoomState,
+    Speaking,
+)
+
+NO_ROOM = "there is no such room"
+NO_CONNECTION = "there is no such connection"
+"""Said alike of what was never there, of what has gone, and of another tenant's."""
+
+
+class Directory:
+    """Looks at a node for those who administer a tenant."""
+
+    def __init__(self, manager: ConnectionManager) -> None:
+        self._manager = manager
+        self._began = manager.clock.wall() - manager.clock.monotonic()
+        """From the clock of the engine to Unix time; taken once, so that no answer wavers."""
+
+    async def rooms(self, principal: Principal, page: PageQuery) -> RoomPage:
+        """List the rooms that the principal administers."""
+        keys = await self._manager.backplane.rooms(principal.tenant)
+        rest = islice(keys, bisect_right(keys, principal.key(page.after)), None)
+        covered = (key for key in rest if principal.may(_name(key), "admin"))
+        wanted = list(islice(covered, page.limit + 1))
+        speakers = self._speakers()
+        rooms = [await self._state(key, speakers) for key in wanted[: page.limit]]
+        found = [each for each in rooms if each is not None]
+        more = len(wanted) > page.limit
+        return RoomPage(rooms=found, next=_name(wanted[page.limit - 1]) if more else UNSET)
+
+    async def room(self, principal: Principal, room: str) -> RoomState:
+        """Describe one room. Raises Refused("not_found")."""
+        state = await self._state(principal.key(room), self._speakers())
+        if state is None:
+            raise Refused("not_found", NO_ROOM, "room")
+
+        return state
+
+    def connections(self, principal: Principal, page: PageQuery) -> ConnectionPage:
+        """List the tenant's connections; those that only flush are gone."""
+        later = (each for each in self._live(principal) if each.id > page.after)
+        wanted = nsmallest(page.limit + 1, later, key=lambda each: each.id)
+        states = [self._describe(each) for each in wanted[: page.limit]]
+        more = len(wanted) > page.limit
+        return ConnectionPage(connections=states, next=states[-1].id if more else UNSET)
+
+    def connection(self, principal: Principal, name: str) -> ConnectionActor:
+        """Find a connection of the tenant by its id. Raises Refused("not_found")."""
+        for each in self._live(principal):
+            if each.id == name:
+                return each
+
+        raise Refused("not_found", NO_CONNECTION, "connection")
+
+    def unsubscribe(self, principal: Principal, room: str, connection: str, subject: str) -> int:
+        """Take a connection, or all of a subject, out of a room; return how many those are.
+
+        Raises Refused("not_found") for a connection that is not in the room.
+        """
+        membership, key = self._manager.membership, principal.key(room)
+        members = list(self._manager.fanout.rooms.members(key))
+        named = [
+            each
+            for each in members
+            if each.id == connection or (subject and each.principal.subject == subject)
+        ]
+        if connection and not named:
+            raise Refused("not_found", NO_CONNECTION, "connection")
+
+        for each in named:
+            membership.expel(each, key)
+
+        return len(named)
+
+    def _live(self, principal: Principal) -> list[ConnectionActor]:
+        actors = self._manager.population.actors
+        return [each for each in actors if each.principal.tenant == principal.tenant and each.open]
+
+    def _speakers(self) -> Counter[str]:
+        return Counter(each.subject.key for each in self._manager.upkeep.speaking.values())
+
+    async def _state(self, key: str, speakers: Counter[str]) -> RoomState | None:
+        top = await self._manager.backplane.top(key)
+        if top is None:
+            return None
+
+        return RoomState(
+            room=_name(key),
+            members=len(self._manager.fanout.rooms.members(key)),
+            speakers=speakers[key],
+            epoch=top.epoch,
+            offset=top.offset,
+        )
+
+    def _describe(self, actor: ConnectionActor) -> ConnectionState:
+        rooms = self._manager.fanout.rooms
+        session = actor.microphone.session if actor.microphone is not None else None
+        about = session.subject if session is not None else None
+        return ConnectionState(
+            id=actor.id,
+            kind=actor.kind,
+            subject=actor.principal.subject,
+            name=actor.principal.name,
+            since=round(self._began + actor.began, 3),
+            rooms=sorted(map(_name, rooms.joined(actor))),
+            speech=UNSET if about is None else Speaking(session=about.session, room=about.room),
+        )
+
+
+def _name(key: str) -> str:
+    return key.partition("/")[2]

@@ -1,0 +1,158 @@
+"""What the server API takes and answers: the code decodes these, and OpenAPI describes them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from actors.microphone import Kind
+
+Limit = Annotated[int, Meta(ge=1, le=1000)]
+Name = Annotated[str, Meta(min_length=1, max_length=128)]
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A JSON object."""
+
+
+class Problem(Document, frozen=True):
+    """A refusal (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    """Stable name; docs/protocol.md lists them."""
+    detail: str
+    """One sentence for people."""
+    field: str | UnsetType = UNSET
+    setting: str | UnsetType = UNSET
+
+
+class PageQuery(msgspec.Struct, frozen=True):
+    """Which part of a listing is wanted; unknown names in a query are left to proxies and tools."""
+
+    after: Annotated[str, Meta(max_length=128)] = ""
+    """The `next` of the page before."""
+    limit: Limit = 100
+
+
+class Publish(Document, frozen=True):
+    """The body of a publish or a broadcast."""
+
+    data: Any
+    """Any JSON value; listeners get it unchanged."""
+
+
+class Published(Document, frozen=True, omit_defaults=True):
+    """Where a message has its place."""
+
+    room: str
+    epoch: str
+    offset: int
+    duplicate: bool = False
+    """The key was used before: this is the first place, and nothing was published."""
+
+
+class Broadcasted(Document, frozen=True, omit_defaults=True):
+    """How many rooms a message went to."""
+
+    rooms: int
+    duplicate: bool = False
+    """The key was used before: rooms that had the message did not get it again."""
+
+
+class RoomState(Document, frozen=True):
+    """A room that has a listener or a history."""
+
+    room: str
+    members: int
+    """Connections of this node that have joined it."""
+    speakers: int
+    """Speech sessions that publish to it."""
+    epoch: str
+    offset: int
+    """The newest offset; 0 before the first event."""
+
+
+class RoomPage(Document, frozen=True):
+    """A part of the rooms, by name."""
+
+    rooms: list[RoomState]
+    next: str | UnsetType = UNSET
+    """There is more after this name."""
+
+
+class Speaking(Document, frozen=True):
+    """The speech session of a connection."""
+
+    session: str
+    room: str
+
+
+class ConnectionState(Document, frozen=True):
+    """A live connection."""
+
+    id: str
+    kind: Kind
+    subject: str
+    name: str
+    since: float
+    """Unix seconds at which it began."""
+    rooms: list[str]
+    speech: Speaking | UnsetType = UNSET
+
+
+class ConnectionPage(Document, frozen=True):
+    """A part of the connections, by id."""
+
+    connections: list[ConnectionState]
+    next: str | UnsetType = UNSET
+    """There is more after this id."""
+
+
+class Unsubscribe(Document, frozen=True):
+    """Who is to be taken out of a room: a connection, or all of a subject."""
+
+    connection: Name | UnsetType = UNSET
+    subject: Name | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        """Refuse both, and neither."""
+        if (self.connection is UNSET) is (self.subject is UNSET):
+            raise ValueError("name one of connection and subject")
+
+
+class Revoke(Document, frozen=True):
+    """Whose access ends: a subject's, a token's, or that of one connection."""
+
+    subject: Name | UnsetType = UNSET
+    token: Name | UnsetType = UNSET
+    connection: Name | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        """Refuse none, and more than one."""
+        if [self.subject, self.token, self.connection].count(UNSET) != 2:
+            raise ValueError("name one of subject, token and connection")
+
+
+class Affected(Document, frozen=True):
+    """How many connections it concerned."""
+
+    connections: int
+
+
+DOCUMENTS = (
+    Problem,
+    Publish,
+    Published,
+    Broadcasted,
+    RoomPage,
+    ConnectionPage,
+    Unsubscribe,
+    Revoke,
+    Affected,
+)
+"""Those that OpenAPI names; what they hold comes with them."""
