@@ -11,7 +11,8 @@ import tomli_w
 from msgspec.inspect import DictType, Metadata, StructType, Type, type_info
 
 from actors.limits import Section
-from server.cli.options import config_option, load_settings
+from server.cli.doctor import check_engines
+from server.cli.options import Bad, config_option, load_settings
 from server.settings import schema
 
 HIDDEN = "***"
@@ -28,6 +29,8 @@ def veiled(section: Section) -> Section:
             changes[field.name] = veiled(value)
         elif value and is_secret(field.type):
             changes[field.name] = HIDDEN
+        elif isinstance(value, str) and "://" in value and "?" in value:
+            changes[field.name] = f"{value.partition('?')[0]}?{HIDDEN}"  # keys stand there, too
         elif isinstance(field.type, DictType) and is_secret(field.type.value_type):
             changes[field.name] = dict.fromkeys(value, HIDDEN)
 
@@ -48,7 +51,14 @@ def command() -> None:
 @config_option
 def check(config: Path | None) -> None:
     """Say whether the settings can be used; status 2 and the place of the error if not."""
-    load_settings(config)
+    settings = load_settings(config)
+    for each in check_engines(settings):
+        if each.verdict == "fail":
+            raise Bad(each.found)
+
+        if each.verdict == "warn":
+            click.echo(f"warning: {each.found}", err=True)
+
     click.echo("the settings are good")
 
 
