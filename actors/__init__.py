@@ -2,6 +2,6 @@
 
 Reading order is dependency order: errors, limits, quota, principal, expiry, revocation, messages,
 refusals, statistics, wire, lifecycle, mailbox, channel, timeline, log, rooms, ports, catalog,
-replay, progress, intake, roles, line, speech, microphone, connection, fanout, membership, upkeep,
-population, access, manager. A module imports only from those before it.
+redial, replay, progress, intake, roles, line, speech, microphone, connection, fanout, membership,
+upkeep, population, access, manager. A module imports only from those before it.
 """

@@ -103,8 +103,9 @@ class Microphone:
             session = await self._begin(command)
 
         early, self._early, self._refused, self._used = self._early, [], False, True
-        for data in early:
-            await session.intake.hear(data)
+        with anyio.CancelScope() as self._hearing:
+            for data in early:
+                await session.intake.hear(data)
 
     def hear_nowait(self, data: bytes) -> bool:
         """Take a frame of audio if a session has room for it; False says that it needs `hear`."""
@@ -234,7 +235,7 @@ class Microphone:
         principal = self._connection.principal
         key = principal.key(command.room)
         session = self._studio.resumable(command.resume, key, principal.subject)
-        session.check_resume(command)
+        session.subject.check_resume(command)
         self.session = session
         await session.attach(self)
         self._acknowledge(command.id, session)
