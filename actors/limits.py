@@ -101,6 +101,8 @@ class Limits(Section, frozen=True):
     """Error replies a second a connection may earn for ever."""
     revocations: Count = 1000
     """Revoked subjects and tokens kept for one tenant; one more is refused."""
+    publish_keys: Count = 10_000
+    """Idempotency keys kept for one tenant, each for five minutes; one more is refused with 503."""
     ingress: Ingress = Ingress()
     upstream: Upstream = Upstream()
     egress: Egress = Egress()

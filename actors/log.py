@@ -32,6 +32,10 @@ class Position(msgspec.Struct, frozen=True):
         return f"{self.epoch}:{self.offset}"
 
 
+class Repeated(Position, frozen=True):
+    """The place that a publish got when it was made first; this time nothing was published."""
+
+
 class Missing(msgspec.Struct, frozen=True):
     """Offsets that cannot be replayed, and why."""
 

@@ -16,7 +16,7 @@ from actors.errors import RESTART, SLOW_CONSUMER, Close, Refused
 from actors.fanout import Fanout
 from actors.intake import Tallies
 from actors.limits import Limits
-from actors.log import Position
+from actors.log import Position, Repeated
 from actors.mailbox import Tally
 from actors.membership import Membership
 from actors.messages import Ack, Join, Leave, Message, Publish, Refresh, Transcript
@@ -104,28 +104,30 @@ class ConnectionManager:
         self.access.greet(actor)
         return actor
 
-    async def send_message(self, principal: Principal, room: str, data: object) -> Position:
+    async def send_message(
+        self, principal: Principal, room: str, data: object, once: str = ""
+    ) -> Position:
         """Publish a value to a room of the tenant and return its position. Raises Refused."""
         principal.require(room, "publish")
         event = Message(room=room, data=data, sender=principal.subject, at=self.clock.wall())
         encode_msgpack(event)  # refuses what some listeners could not be sent
-        position = await self.backplane.publish(principal.key(room), event)
-        self.publishes["message"] += 1
+        key, plane = principal.key(room), self.backplane
+        work = plane.publish_once(key, event, once) if once else plane.publish(key, event)
+        position = await work
+        self.publishes["message"] += not isinstance(position, Repeated)
         return position
 
-    async def broadcast(self, principal: Principal, data: object) -> int:
-        """Publish a value to every room of the tenant that a grant covers; return how many.
-
-        Raises Refused.
-        """
+    async def broadcast(self, principal: Principal, data: object, once: str = "") -> list[Position]:
+        """Publish a value to every room of the tenant that a grant covers. Raises Refused."""
         principal.require_somewhere("publish")
         keys = await self.backplane.rooms(principal.tenant)
         rooms = [room for key in keys if principal.may(room := key.partition("/")[2], "publish")]
+        positions = []
         for room in rooms:
-            await self.send_message(principal, room, data)
+            positions.append(await self.send_message(principal, room, data, once))
             await anyio.lowlevel.checkpoint()
 
-        return len(rooms)
+        return positions
 
     async def publish_final(self, key: str, event: Transcript) -> Position:
         """Store and deliver the final of a segment; return its place in the history."""

@@ -133,6 +133,12 @@ class Backplane(Protocol):
     async def publish(self, key: str, event: RoomEvent) -> Position:
         """Store an event at the room's next offset and deliver it. Raises Refused("room_limit")."""
 
+    async def publish_once(self, key: str, event: RoomEvent, once: str) -> Position:
+        """Publish, unless that was done under the same `once` in this room lately.
+
+        Returns a Repeated then. Raises Refused("room_limit"), or "overload" if no more can be kept.
+        """
+
     async def relay(self, key: str, event: RoomEvent) -> None:
         """Deliver an event that is not kept: a partial."""
 

@@ -45,7 +45,9 @@ class Node:
         """Whether a part has died of a bug; the node cannot go on without it."""
         clock = SystemClock()
         self.gate = Gate(settings, clock)
-        backplane = MemoryBackplane(settings.limits.history, settings.limits.rooms, clock)
+        backplane = MemoryBackplane(
+            settings.limits.history, settings.limits.rooms, clock, settings.limits.publish_keys
+        )
         try:
             decoders = MediaDecoders(settings.audio.max_decoders)
             catalog = make_catalog(settings.engines, decoders)

@@ -29,6 +29,13 @@ PAGE: list[dict[str, Any]] = [
         "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
     },
 ]
+KEY: list[dict[str, Any]] = [
+    {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
+    }
+]
 ROOM: list[dict[str, Any]] = [
     {
         "name": "room",

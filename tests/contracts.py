@@ -14,7 +14,7 @@ import pytest
 from actors.connection import ConnectionActor
 from actors.errors import NORMAL, RESTART, Refused
 from actors.lifecycle import State
-from actors.log import Position
+from actors.log import Position, Repeated
 from actors.messages import Ack, AnyEvent, Closing, Message
 from actors.ports import Backplane, Transport
 from actors.wire import Frame
@@ -103,6 +103,19 @@ async def a_room_that_nobody_was_in_has_no_top(plane: Backplane, heard: Heard) -
     assert await plane.top("u/a") is None
 
 
+async def a_key_counts_once(plane: Backplane, heard: Heard) -> None:
+    """What is published again under its key is not, and gets its first place; others are free."""
+    await plane.subscribe("t/a")
+    first = await plane.publish_once("t/a", say("first"), "k")
+    again = await plane.publish_once("t/a", say("again"), "k")
+    assert (type(first), again) == (Position, Repeated(first.epoch, first.offset))
+    for key, once in (("t/a", "other"), ("t/b", "k"), ("u/a", "k")):
+        assert type(await plane.publish_once(key, say(once), once)) is Position
+
+    await heard.wait(2)
+    assert heard.data == ["first", "other"]
+
+
 async def recovery_is_complete(plane: Backplane, heard: Heard) -> None:
     """Everything after a position comes back in order, or the newest events, or a verdict."""
     places = [await plane.publish("t/a", say(count)) for count in range(6)]
@@ -143,6 +156,7 @@ BACKPLANE: tuple[BackplaneCheck, ...] = (
     only_subscribed_rooms_arrive,
     partials_are_not_kept,
     a_room_that_nobody_was_in_has_no_top,
+    a_key_counts_once,
     recovery_is_complete,
     tenants_see_their_own_rooms,
     a_refused_event_uses_no_offset,

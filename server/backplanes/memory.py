@@ -11,17 +11,21 @@ import msgspec
 
 from actors.errors import Refused
 from actors.limits import History
-from actors.log import Position, Recovery, RoomLog
+from actors.log import Position, Recovery, Repeated, RoomLog
 from actors.messages import RoomEvent
 from actors.ports import Clock
 from actors.wire import Frame
+from server.backplanes.once import Once
 
 
 class MemoryBackplane:
     """Rooms in a dict, bounded in number; one without a listener is forgotten after its history."""
 
-    def __init__(self, limits: History, max_rooms: int, clock: Clock) -> None:
+    def __init__(
+        self, limits: History, max_rooms: int, clock: Clock, max_keys: int = 10_000
+    ) -> None:
         self._limits, self._max_rooms, self._clock = limits, max_rooms, clock
+        self._once = Once(max_keys)
         self._logs: dict[str, RoomLog] = {}
         self._by_tenant: dict[str, set[str]] = {}
         self._wanted: set[str] = set()
@@ -55,6 +59,17 @@ class MemoryBackplane:
 
         self._hand_over(key, frame)
         return log.top
+
+    async def publish_once(self, key: str, event: RoomEvent, once: str) -> Position:
+        """Publish, unless that was done under the same `once`. Raises Refused."""
+        tenant, use, now = _tenant(key), (key, once), self._clock.monotonic()
+        first = self._once.find(tenant, use, now)
+        if first is not None:
+            return Repeated(first.epoch, first.offset)
+
+        position = await self.publish(key, event)
+        self._once.keep(tenant, use, position, now)
+        return position
 
     async def relay(self, key: str, event: RoomEvent) -> None:
         """Deliver an event that is not kept."""
@@ -100,7 +115,8 @@ class MemoryBackplane:
             self._deliver = None
 
     def sweep(self, now: float) -> None:
-        """Forget the rooms without a listener whose newest event is too old."""
+        """Forget the rooms without a listener whose newest event is too old, and keys."""
+        self._once.sweep(now)
         while self._idle:
             key, since = next(iter(self._idle.items()))
             if now - since <= self._limits.age:

@@ -216,10 +216,10 @@ async def test_a_broadcast_reaches_the_rooms_that_a_grant_covers() -> None:
         await node.join("a3", tenant="other")
         manager = node.manager
         some = Principal("t", grants=(Grant("a*", ("publish",)), Grant("*", ("listen",))))
-        assert await manager.broadcast(some, 1) == 2
-        assert await manager.broadcast(Principal("t"), 1) == 3
+        assert len(await manager.broadcast(some, 1)) == 2
+        assert len(await manager.broadcast(Principal("t"), 1)) == 3
         nowhere = Principal("t", grants=(Grant("c", ("publish",)),))
-        assert await manager.broadcast(nowhere, 1) == 0
+        assert await manager.broadcast(nowhere, 1) == []
         with pytest.raises(Refused) as refusal:
             await manager.broadcast(Principal("t", grants=(Grant("*", ("listen",)),)), 1)
 

@@ -266,3 +266,28 @@ async def test_what_has_a_wrong_form_is_a_problem(caller: Ask) -> None:
         answer = await caller(token_of()).ask(method, path, body)
         assert answer.status_code == status, (path, body)
         assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_message_that_is_sent_again_under_its_key_is_published_once(
+    address: str, caller: Ask
+) -> None:
+    ours, path = caller(token_of()), "/v1/rooms/a/messages"
+    async with listener(address) as someone:
+        first = await ours.post(path, {"data": 1}, Idempotency_Key="k")
+        again = await ours.post(path, {"data": 2}, Idempotency_Key="k")
+        assert again == first | {"duplicate": True}
+        theirs = await caller(token_of("other")).post(path, {"data": 3}, Idempotency_Key="k")
+        assert "duplicate" not in theirs
+        assert (await ours.post(path, {"data": 4}))["offset"] == 2
+        assert [each["data"] for each in await someone.messages(2)] == [1, 4]
+
+        await ours.post("/v1/rooms/b/messages", {"data": 0})
+        assert await ours.post("/v1/broadcast", {"data": 5}, Idempotency_Key="k") == {"rooms": 2}
+        await ours.post("/v1/rooms/c/messages", {"data": 0})
+        again = await ours.post("/v1/broadcast", {"data": 5}, Idempotency_Key="k")
+        assert again == {"rooms": 3, "duplicate": True}
+        offsets = {each["room"]: each["offset"] for each in (await ours.get("/v1/rooms"))["rooms"]}
+        assert offsets == {"a": 3, "b": 2, "c": 2}
+
+    for bad in ("", "a b", "x" * 129):
+        assert (await ours.ask("POST", path, {"data": 1}, Idempotency_Key=bad)).status_code == 400

@@ -15,6 +15,7 @@ from actors.errors import Refused
 from actors.limits import History
 from actors.log import Position
 from server.backplanes.memory import MemoryBackplane
+from server.backplanes.once import KEEP
 from tests.autojump import virtual_time
 from tests.contracts import BACKPLANE, BackplaneCheck, Heard, check_backplane, say
 from tests.fakes import FakeClock, HandClock
@@ -44,6 +45,34 @@ async def running(plane: MemoryBackplane) -> AsyncIterator[Heard]:
 @pytest.mark.parametrize("check", BACKPLANE)
 async def test_it_keeps_the_contract_of_a_backplane(check: BackplaneCheck) -> None:
     await check_backplane(MemoryBackplane(History(), 100, FakeClock()), check)
+
+
+async def test_a_key_is_kept_for_its_time_and_one_too_many_is_refused() -> None:
+    clock = HandClock()
+    plane = MemoryBackplane(LIMITS, 10, clock, max_keys=2)
+    for once in ("a", "b"):
+        await plane.publish_once("t/a", say(once), once)
+
+    with pytest.raises(Refused) as refusal:
+        await plane.publish_once("t/a", say("c"), "c")
+
+    assert (refusal.value.code, refusal.value.setting) == ("overload", "limits.publish_keys")
+    assert (await plane.publish_once("t/a", say("b"), "b")).offset == 2
+    assert (await plane.publish_once("u/a", say("c"), "c")).offset == 1
+    clock.now = KEEP
+    assert (await plane.publish_once("t/a", say("a"), "a")).offset == 3
+    plane.sweep(2 * KEEP)
+    assert len(plane._once) == 0
+
+
+async def test_a_refused_publish_uses_no_key() -> None:
+    plane = MemoryBackplane(LIMITS, 1, HandClock())
+    await plane.publish("t/a", say(1))
+    for _ in range(2):
+        with pytest.raises(Refused, match="rooms"):
+            await plane.publish_once("t/b", say(1), "k")
+
+    assert len(plane._once) == 0
 
 
 async def test_a_delivery_is_a_function_call() -> None:

@@ -1,0 +1,64 @@
+"""Which publishes were made under a key, so that one that is sent again is not made again."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from actors.errors import Refused
+from actors.log import Position
+
+KEEP = 300.0
+"""Seconds for which a key is kept."""
+Use = tuple[str, str]
+"""A room, and a key that was used in it."""
+
+
+class Once:
+    """Per tenant at most `most` keys; one more is refused, and none is forgotten before its time.
+
+    So who is told that a key counts can rely on it, and no tenant can push out another's.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._tenants: dict[str, OrderedDict[Use, tuple[float, Position]]] = {}
+
+    def __len__(self) -> int:
+        """Keys that are kept, of all tenants."""
+        return sum(map(len, self._tenants.values()))
+
+    def find(self, tenant: str, use: Use, now: float) -> Position | None:
+        """Return the place of the first publish under a key; None where there is none by `now`.
+
+        Raises Refused("overload") where there is none, and no room for one.
+        """
+        self._forget(tenant, now)
+        kept = self._tenants.get(tenant, OrderedDict())
+        if use in kept:
+            return kept[use][1]
+
+        if len(kept) >= self._most:
+            message = f"this tenant has used {self._most} keys in {KEEP:g} seconds"
+            raise Refused("overload", message, "Idempotency-Key", "limits.publish_keys")
+
+        return None
+
+    def keep(self, tenant: str, use: Use, place: Position, now: float) -> None:
+        """Note the place of a publish under a key."""
+        self._tenants.setdefault(tenant, OrderedDict())[use] = now, place
+
+    def sweep(self, now: float) -> None:
+        """Forget what is too old."""
+        for tenant in list(self._tenants):
+            self._forget(tenant, now)
+
+    def _forget(self, tenant: str, now: float) -> None:
+        kept = self._tenants.get(tenant)
+        while kept:
+            use, (since, _) = next(iter(kept.items()))
+            if now - since < KEEP:
+                return
+
+            del kept[use]
+
+        self._tenants.pop(tenant, None)
