@@ -103,6 +103,9 @@ class Limits(Section, frozen=True):
     """Revoked subjects and tokens kept for one tenant; one more is refused."""
     publish_keys: Count = 10_000
     """Idempotency keys kept for one tenant, each for five minutes; one more is refused with 503."""
+    tickets: Count = 10_000
+    """Unused tickets kept for one tenant, each for at most half a minute; one more is refused with
+    503."""
     ingress: Ingress = Ingress()
     upstream: Upstream = Upstream()
     egress: Egress = Egress()

@@ -26,6 +26,14 @@ class Grant(msgspec.Struct, frozen=True):
         """Return whether the pattern matches a room's name; a room's key is no name."""
         return "/" not in room and matches(self.pattern, room)
 
+    def includes(self, pattern: str) -> bool:
+        """Return whether it covers every room that another pattern does.
+
+        What stands for anything there must be met by what stands for anything here, as no literal
+        is a `*`.
+        """
+        return "/" not in pattern and matches(self.pattern, pattern)
+
 
 EVERYTHING = Grant("*", CAPABILITIES)
 
@@ -54,6 +62,13 @@ class Principal(msgspec.Struct, frozen=True):
         """Raise Refused("forbidden") unless a grant gives this capability in this room."""
         if not self.may(room, capability):
             raise Refused("forbidden", NOT_COVERED, "room")
+
+    def require_grant(self, wanted: Grant, *more: Capability) -> None:
+        """Raise Refused("forbidden") unless one could give all of a grant, and has `more` there."""
+        including = [each for each in self.grants if each.includes(wanted.pattern)]
+        had = {capability for each in including for capability in each.capabilities}
+        if not had.issuperset((*wanted.capabilities, *more)):
+            raise Refused("forbidden", "the token does not cover what it is to give", "rooms")
 
     def require_everywhere(self, capability: Capability) -> None:
         """Raise Refused("forbidden") unless a grant gives this capability in every room."""

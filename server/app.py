@@ -19,6 +19,7 @@ from server.routes.pages import add_pages
 from server.routes.revoke import add_revoke
 from server.routes.rooms import add_rooms
 from server.routes.sockets import add_sockets
+from server.routes.tickets import add_tickets
 from server.settings import Settings
 
 
@@ -41,6 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
     add_rooms(app, node)
     add_connections(app, node)
     add_revoke(app, node)
+    add_tickets(app, node)
     add_sockets(app, node)
     add_fronts(app, node)
     add_pages(app)

@@ -25,7 +25,7 @@ NOBODY = "no tenant is configured on this server"
 FOREIGN = "this origin is not among those of the tenant"
 SUBPROTOCOL = "bearer."
 """Begins the subprotocol that carries a token; it is never the one that is chosen."""
-_FIELD = b"&token="
+_TOKEN, _TICKET = b"&token=", b"&ticket="
 
 
 class Credentials(msgspec.Struct, frozen=True):
@@ -36,6 +36,8 @@ class Credentials(msgspec.Struct, frozen=True):
     """What a browser says of the page that asks; None for who is no browser."""
     address: str = ""
     """IP address of the peer."""
+    ticket: str | None = None
+    """What stands for a token in the address of a WebSocket, where there is none."""
 
     def __repr__(self) -> str:
         """Keep the secret."""
@@ -54,10 +56,14 @@ def credentials_of(scope: Scope) -> Credentials:
             origin = value.decode("latin-1") if origin is None else "null"
 
     if token is None:
-        token = _from_subprotocol(scope) or _from_query(scope)
+        token = _from_subprotocol(scope) or _from_query(scope, _TOKEN)
 
     peer = scope.get("client")
-    return Credentials(token, origin, str(peer[0]) if peer else "")
+    ticket = None
+    if token is None and scope.get("type") == "websocket":
+        ticket = _from_query(scope, _TICKET)
+
+    return Credentials(token, origin, str(peer[0]) if peer else "", ticket)
 
 
 def _from_subprotocol(scope: Scope) -> str | None:
@@ -69,9 +75,9 @@ def _from_subprotocol(scope: Scope) -> str | None:
     return None
 
 
-def _from_query(scope: Scope) -> str | None:
-    """Find the parameter; nothing in a JWT needs to be escaped, so nothing is unescaped."""
-    _, found, rest = (b"&" + scope.get("query_string", b"")).partition(_FIELD)
+def _from_query(scope: Scope, field: bytes) -> str | None:
+    """Find a parameter; nothing in a JWT or a ticket is to be escaped, so nothing is unescaped."""
+    _, found, rest = (b"&" + scope.get("query_string", b"")).partition(field)
     token: str = rest.partition(b"&")[0].decode("latin-1")
     return token if found else None
 
@@ -103,11 +109,21 @@ class Gate:
             raise Refused("unauthorized", ABSENT if tenants.configured else NOBODY)
 
         principal = self.authenticate(credentials.token)
-        origins = tenants.by_name[principal.tenant].options.origins
-        if origins and credentials.origin is not None and credentials.origin not in origins:
-            raise Refused("forbidden", FOREIGN, "origin")
-
+        self.check(principal, credentials.origin)
         return principal
+
+    def check(self, principal: Principal, origin: str | None) -> None:
+        """See that somebody's tenant is there, and takes this origin. Raises Refused."""
+        customer = self.tenants.by_name.get(principal.tenant)
+        if customer is None:
+            if self._dev and principal.tenant == DEV:
+                return
+
+            raise Refused("unauthorized", NOBODY)
+
+        origins = customer.options.origins
+        if origins and origin is not None and origin not in origins:
+            raise Refused("forbidden", FOREIGN, "origin")
 
     def authenticate(self, token: str) -> Principal:
         """Say whom a token speaks for. Raises Refused("unauthorized")."""

@@ -7,7 +7,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from actors.messages import Label
 from actors.microphone import Kind
+from server.tickets import LASTS
+from server.tokens import GRANTS, Room
 
 Limit = Annotated[int, Meta(ge=1, le=1000)]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -144,6 +147,27 @@ class Affected(Document, frozen=True):
     connections: int
 
 
+class TicketOrder(Document, frozen=True):
+    """What a ticket is to be good for: no more than the token that asks."""
+
+    rooms: Annotated[tuple[Room, ...], Meta(min_length=1, max_length=GRANTS)]
+    """Rights in rooms, as in a token."""
+    sub: Annotated[str, Meta(max_length=128)] | UnsetType = UNSET
+    """Who comes with it; without it the subject of the token."""
+    name: Label | UnsetType = UNSET
+    """What others see; without it the name in the token."""
+    ttl: Annotated[float, Meta(gt=0, le=LASTS)] = LASTS
+    """Seconds."""
+
+
+class Ticket(Document, frozen=True):
+    """What one connection may come with."""
+
+    ticket: str
+    expires: float
+    """Unix seconds."""
+
+
 DOCUMENTS = (
     Problem,
     Publish,
@@ -154,5 +178,7 @@ DOCUMENTS = (
     Unsubscribe,
     Revoke,
     Affected,
+    TicketOrder,
+    Ticket,
 )
 """Those that OpenAPI names; what they hold comes with them."""

@@ -21,6 +21,7 @@ from server.engines.configured import make_catalog
 from server.engines.embedded import EmbeddedEngine
 from server.metrics import Metrics
 from server.settings import BadSettings, Settings
+from server.tickets import LASTS, Tickets
 
 
 class SystemClock:
@@ -45,6 +46,7 @@ class Node:
         """Whether a part has died of a bug; the node cannot go on without it."""
         clock = SystemClock()
         self.gate = Gate(settings, clock)
+        self.tickets = Tickets(settings.limits.tickets)
         backplane = MemoryBackplane(
             settings.limits.history, settings.limits.rooms, clock, settings.limits.publish_keys
         )
@@ -74,11 +76,30 @@ class Node:
         if token is not None:
             credentials = msgspec.structs.replace(credentials, token=token)
 
-        principal = self.gate.admit(credentials)
+        if credentials.token is None and credentials.ticket is not None:
+            principal = self._redeem(credentials.ticket, credentials.origin)
+        else:
+            principal = self.gate.admit(credentials)
+
         if self.manager.access.revoked(principal):
             raise Refused("unauthorized", "this token was revoked")
 
         return principal
+
+    async def _sweep(self) -> None:
+        """Forget tickets that nobody came with, until cancelled."""
+        while True:
+            await anyio.sleep(LASTS)
+            self.tickets.sweep(self.manager.clock.wall())
+
+    def _redeem(self, ticket: str, origin: str | None) -> Principal:
+        """Say who comes with a ticket, which is used up whatever is said. Raises Refused."""
+        found = self.tickets.redeem(ticket, self.manager.clock.wall())
+        self.gate.check(found.principal, origin)
+        if self.manager.access.revoked(found.maker):
+            raise Refused("unauthorized", "the token behind this ticket was revoked")
+
+        return found.principal
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -95,6 +116,7 @@ class Node:
                 started = anyio.Event()
                 tasks.start_soon(self.manager.run, started.set)
                 tasks.start_soon(self.gate.run)
+                tasks.start_soon(self._sweep)
                 await started.wait()
                 await self.gate.ready()
                 yield

@@ -125,6 +125,48 @@ def test_everywhere_is_what_a_star_alone_covers(pattern: str, everywhere: bool) 
         principal.require_everywhere("speak")
 
 
+@given(patterns, patterns, st.data())
+def test_a_pattern_that_includes_another_covers_all_of_its_rooms(
+    wide: str, narrow: str, data: st.DataObject
+) -> None:
+    names = "".join(
+        data.draw(st.text("ab", max_size=3)) if each == "*" else each for each in narrow
+    )
+    assert matches(narrow, names)
+    if Grant(wide, ()).includes(narrow):
+        assert matches(wide, names)
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "included"),
+    [
+        ("*", "*", True),
+        ("a*", "ab*", True),
+        ("a*", "*", False),
+        ("a*b", "a*", False),
+        ("*a*", "*ba*", True),
+        ("a", "a", True),
+        ("ab", "a*", False),
+        ("*", "t/a", False),
+    ],
+)
+def test_what_a_pattern_includes(wide: str, narrow: str, included: bool) -> None:
+    assert Grant(wide, ()).includes(narrow) is included
+
+
+def test_a_grant_is_given_by_who_has_all_of_it() -> None:
+    principal = Principal("t", grants=(Grant("a*", ("listen", "admin")), Grant("*", ("speak",))))
+    principal.require_grant(Grant("ab*", ("listen", "speak")), "admin")
+    refused: tuple[tuple[str, Capability], ...] = (
+        ("*", "listen"),
+        ("ab", "publish"),
+        ("b", "speak"),
+    )
+    for pattern, capability in refused:
+        with pytest.raises(Refused, match="does not cover"):
+            principal.require_grant(Grant(pattern, (capability,)), "admin")
+
+
 def test_who_has_no_grant_may_do_nothing() -> None:
     assert not any(Principal("t", grants=()).may("a", each) for each in CAPABILITIES)
 

@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 from fastapi import FastAPI
+from websockets.exceptions import InvalidStatus
 
 from actors.principal import CAPABILITIES
 from server.app import create_app
@@ -32,6 +33,7 @@ SURFACES: tuple[Surface, ...] = (
     ("POST", "/v1/revoke", {"connection": "nobody"}, "admin"),
     ("POST", "/v1/rooms/a/messages", {"data": 1}, "publish"),
     ("POST", "/v1/broadcast", {"data": 1}, "publish"),
+    ("POST", "/v1/tickets", {"rooms": able("a", "admin")}, "admin"),
 )
 """Method, path, a body, and the capability that it needs."""
 FOUND = {"/v1/connections/nobody": 404, "/v1/revoke": 404}
@@ -120,7 +122,7 @@ async def test_every_surface_needs_its_capability(caller: Ask) -> None:
             assert answer.status_code == (allowed if capability == needed else 403), (path, answer)
 
         elsewhere = await caller(token_of(rooms=able("b*", needed))).ask(method, path, body)
-        forbidden = "/a" in path or path in TENANTWIDE
+        forbidden = "/a" in path or path in (*TENANTWIDE, "/v1/tickets")
         assert elsewhere.status_code == (403 if forbidden else 200), path
 
 
@@ -291,3 +293,62 @@ async def test_a_message_that_is_sent_again_under_its_key_is_published_once(
 
     for bad in ("", "a b", "x" * 129):
         assert (await ours.ask("POST", path, {"data": 1}, Idempotency_Key=bad)).status_code == 400
+
+
+async def test_a_ticket_opens_one_connection_with_its_own_rights(address: str, caller: Ask) -> None:
+    body = {"rooms": able("a*", "listen"), "sub": "ann", "name": "Ann"}
+    made = await caller(token_of()).post("/v1/tickets", body)
+    assert 0 < made["expires"] - time.time() <= 30
+    url = f"ws://{address}/v1/connect?ticket={made['ticket']}"
+    async with client(url) as ann:
+        assert "expires" in await ann.until("hello")
+        assert (await ann.ask(type="join", id=1, room="ab"))["type"] == "joined"
+        assert (await ann.ask(type="join", id=2, room="b"))["code"] == "forbidden"
+        refused = await ann.ask(type="publish", id=3, room="a", data=1)
+        assert refused["code"] == "forbidden"
+        (listed,) = (await caller(token_of()).get("/v1/connections"))["connections"]
+        assert (listed["subject"], listed["name"]) == ("ann", "Ann")
+
+    await refuses(url)
+
+
+async def test_a_ticket_is_for_sockets_of_its_tenant_while_its_maker_is_good(
+    address: str, caller: Ask
+) -> None:
+    body = {"rooms": able("*", "listen")}
+    for claims in ({"sub": "boss", "jti": "t1"}, {"sub": "chief"}):
+        made = await caller(token_of(**claims)).post("/v1/tickets", body | {"sub": "ann"})
+        wanted = await caller(None).ask("GET", f"/v1/rooms?ticket={made['ticket']}")
+        assert wanted.status_code == 401
+        name = {"token": "t1"} if "jti" in claims else {"subject": "chief"}
+        await caller(token_of()).post("/v1/revoke", name)
+        await refuses(f"ws://{address}/v1/connect?ticket={made['ticket']}")
+
+    theirs = await caller(token_of("other")).post("/v1/tickets", body)
+    async with client(f"ws://{address}/v1/connect?ticket={theirs['ticket']}"):
+        assert await caller(token_of()).get("/v1/connections") == {"connections": []}
+
+
+async def test_a_ticket_is_never_wider_than_who_makes_it(caller: Ask) -> None:
+    maker = caller(token_of(rooms=able("a*", "listen", "admin")))
+    for rooms, status in (
+        (able("a*", "listen"), 200),
+        ([{"room": "ab", "can": ["admin"]}], 200),
+        (able("*", "listen"), 403),
+        (able("a*", "speak"), 403),
+        ([*able("a*", "listen"), *able("b", "listen")], 403),
+        ([], 400),
+        (able("a*", "canary"), 400),
+    ):
+        assert (await maker.ask("POST", "/v1/tickets", {"rooms": rooms})).status_code == status
+
+    for wrong in ({"ttl": 31}, {"ttl": 0}, {"sub": "x" * 129}, {"tenant": "other"}):
+        body = {"rooms": able("a", "listen")} | wrong
+        assert (await maker.ask("POST", "/v1/tickets", body)).status_code == 400
+
+
+async def refuses(url: str) -> None:
+    """See that an upgrade is refused with 401."""
+    with pytest.raises(InvalidStatus, match="401"):
+        async with client(url):
+            pass
