@@ -42,8 +42,10 @@ class Catalog:
         self.engines, self.decoders = engines, decoders or PcmOnly()
         self._order = [engines[name] for name in failover] or list(engines.values())[:1]
         self._guest = guest
+        self.own: Callable[[str], Sequence[str]] = lambda tenant: ()
+        """Names the only engines of a tenant, in their order of failover; none for all."""
 
-    def choose(self, name: str, spec: AudioSpec) -> list[Engine]:
+    def choose(self, name: str, spec: AudioSpec, tenant: str = "") -> list[Engine]:
         """Return the engines to try in turn for such audio.
 
         Raises Refused("unknown_engine"), or Refused("unsupported_audio") of the first one if none
@@ -51,7 +53,7 @@ class Catalog:
         """
         heard = self.decoders.plan(spec)
         fitting, refusals = [], []
-        for engine in self._named(name):
+        for engine in self._named(name, self.own(tenant)):
             try:
                 engine.check(heard)
                 fitting.append(engine)
@@ -63,19 +65,21 @@ class Catalog:
 
         return fitting
 
-    def _named(self, name: str) -> list[Engine]:
-        if name in self.engines:
-            return [self.engines[name]]
+    def _named(self, name: str, own: Sequence[str]) -> list[Engine]:
+        engines = {each: self.engines[each] for each in own} if own else self.engines
+        if name in engines:
+            return [engines[name]]
 
-        if "://" in name and self._guest is not None:
+        if "://" in name and self._guest is not None and not own:
             return [self._guest(name)]
 
-        if name or not self._order:
-            known = ", ".join(self.engines)
+        order = list(engines.values()) if own else self._order
+        if name or not order:
+            known = ", ".join(engines)
             message = f"the engines here are: {known}"
             raise Refused("unknown_engine", message, "engine", "engines.enabled")
 
-        return self._order
+        return order
 
 
 def spec_of(start: Start) -> AudioSpec:

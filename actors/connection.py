@@ -10,10 +10,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Protocol
 
-from msgspec import UNSET
-
 from actors.errors import (
-    BAD_MESSAGE,
     GONE,
     INTERNAL,
     NORMAL,
@@ -30,7 +27,6 @@ from actors.messages import (
     AnyCommand,
     AnyEvent,
     Closing,
-    Error,
     Flush,
     Join,
     Leave,
@@ -40,9 +36,10 @@ from actors.messages import (
     Start,
     Stop,
 )
-from actors.microphone import Kind, Microphone, Principal, Studio
+from actors.microphone import Kind, Microphone, Studio
 from actors.ports import Transport
-from actors.quota import Bucket
+from actors.principal import Principal
+from actors.refusals import Patience, error_of
 from actors.wire import Burst, Frame, decode
 
 log = logging.getLogger("roomcast.connection")
@@ -63,6 +60,9 @@ class Hub(Studio, Protocol):
     async def publish(self, actor: ConnectionActor, command: Publish) -> None:
         """Publish a value, and acknowledge it if an id was given. Raises Refused."""
 
+    def refresh(self, actor: ConnectionActor, command: Refresh) -> None:
+        """Go on with another token of the same subject. Raises Refused."""
+
     def flush(self) -> None:
         """Deliver at once what waits for the end of the tick."""
 
@@ -80,8 +80,8 @@ class ConnectionActor:
     """One connection. `receive` and `deliver` are its two doors; `close` is its one ending."""
 
     __slots__ = (
-        "_errors",
         "_hub",
+        "_patience",
         "began",
         "egress",
         "ended",
@@ -105,7 +105,7 @@ class ConnectionActor:
         self.ended = 0.0
         """Monotonic seconds at which it was closed; its socket may still flush."""
         self.microphone: Microphone | None = None
-        self._errors: Bucket | None = None
+        self._patience: Patience | None = None
 
     @property
     def open(self) -> bool:
@@ -114,7 +114,8 @@ class ConnectionActor:
 
     async def begin(self, command: AnyCommand) -> None:
         """Carry out the command that the address implies; its refusal ends the connection."""
-        await self._attempt(self._begin(command))
+        if self.open:
+            await self._attempt(self._begin(command))
 
     async def receive(self, data: str | bytes) -> None:
         """Act on one WebSocket message; waits while ingress is full, so stop reading meanwhile."""
@@ -166,20 +167,12 @@ class ConnectionActor:
         """Answer a command with an error; one error too many ends the connection."""
         limits, now = self._hub.limits, self._hub.clock.monotonic()
         self._hub.observer.refused(refusal.code)
-        self.tell(
-            Error(
-                id=UNSET if refusal.id is None else refusal.id,
-                code=refusal.code,
-                message=refusal.message,
-                field=refusal.field or UNSET,
-                setting=refusal.setting or UNSET,
-            )
-        )
-        if self._errors is None:
-            self._errors = Bucket(limits.errors_per_second, limits.errors_burst, now)
+        self.tell(error_of(refusal))
+        if self._patience is None:
+            self._patience = Patience(limits, now)
 
-        if self._errors.take(1, now):
-            self.close(BAD_MESSAGE.because("too many refused commands (limits.errors_burst)"))
+        if close := self._patience.spend(refusal, now):
+            self.close(close)
 
     def close(self, close: Close) -> None:
         """End the connection: status first, flush second, socket third. The first reason wins."""
@@ -258,8 +251,7 @@ class ConnectionActor:
                 case Ping(id=id) if id is not None:
                     self.tell(Ack(id=id, at=self._hub.clock.wall()))
                 case Refresh():
-                    message = "this connection was opened without a token"
-                    raise Refused("no_token", message, "token")
+                    self._hub.refresh(self, command)
         except Refused as refusal:
             refusal.id = command.id
             raise

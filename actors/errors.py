@@ -52,8 +52,13 @@ RESTART = Close(1012, "restart")
 OVERLOAD = Close(1013, "overload")
 SLOW_CONSUMER = Close(4001, "slow_consumer", flush=False)
 IDLE = Close(4003, "idle")
+TOKEN_EXPIRED = Close(4004, "token_expired")
 UPSTREAM_UNAVAILABLE = Close(4005, "upstream_unavailable")
+AUTH_TIMEOUT = Close(4500, "auth_timeout")
+UNAUTHORIZED = Close(4501, "unauthorized")
+FORBIDDEN = Close(4502, "forbidden")
 BAD_MESSAGE = Close(4503, "bad_message")
+REVOKED = Close(4505, "revoked")
 REPLACED = Close(4506, "replaced")
 SESSION_GONE = Close(4508, "unknown_session")
 
@@ -69,8 +74,13 @@ CLOSES = (
     OVERLOAD,
     SLOW_CONSUMER,
     IDLE,
+    TOKEN_EXPIRED,
     UPSTREAM_UNAVAILABLE,
+    AUTH_TIMEOUT,
+    UNAUTHORIZED,
+    FORBIDDEN,
     BAD_MESSAGE,
+    REVOKED,
     REPLACED,
     SESSION_GONE,
 )
@@ -90,6 +100,7 @@ REPLIES: dict[str, int] = {
     "engine_unauthorized": 502,
     "engine_unconfigured": 503,
     "engine_unpaid": 502,
+    "forbidden": 403,
     "limit_exceeded": 422,
     "no_token": 409,
     "not_found": 404,
@@ -97,6 +108,7 @@ REPLIES: dict[str, int] = {
     "not_started": 409,
     "overload": 503,
     "room_limit": 429,
+    "token_expired": 401,
     "too_big": 413,
     "unauthorized": 401,
     "unknown_engine": 400,
@@ -104,6 +116,15 @@ REPLIES: dict[str, int] = {
     "unsupported_audio": 400,
 }
 """Every code of an error reply, with the HTTP status of the same refusal."""
+
+
+ENDINGS = {
+    "forbidden": FORBIDDEN,
+    "token_expired": TOKEN_EXPIRED,
+    "unauthorized": UNAUTHORIZED,
+    "unknown_session": SESSION_GONE,
+}
+"""How a connection ends whose only purpose was refused with one of these codes."""
 
 
 class SessionEnd(Exception):
@@ -135,8 +156,8 @@ class Refused(Exception):
 
 def ending(refusal: Refused) -> Close:
     """Return how a connection ends whose only purpose was refused."""
-    if refusal.code == "unknown_session":
-        close = SESSION_GONE
+    if refusal.code in ENDINGS:
+        close = ENDINGS[refusal.code]
     elif refusal.status in (429, 503):
         close = OVERLOAD
     else:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable
 
 import anyio
 from anyio.abc import TaskGroup
 
+from actors.access import Access
 from actors.catalog import Catalog
 from actors.connection import ConnectionActor
 from actors.errors import RESTART, SLOW_CONSUMER, Close, Refused
@@ -18,9 +19,12 @@ from actors.limits import Limits
 from actors.log import Position
 from actors.mailbox import Tally
 from actors.membership import Membership
-from actors.messages import Ack, Hello, Join, Leave, Message, Publish, Transcript
-from actors.microphone import Kind, Principal
+from actors.messages import Ack, Join, Leave, Message, Publish, Refresh, Transcript
+from actors.microphone import Kind
+from actors.population import Population
 from actors.ports import Backplane, Clock, Engine, Observer, Transport, Work
+from actors.principal import Principal
+from actors.revocation import Revocations
 from actors.speech import SpeechSession
 from actors.statistics import ChannelStatistics, EngineStatistics, NodeStatistics
 from actors.upkeep import PROBE, Probe, Upkeep
@@ -45,15 +49,17 @@ class ConnectionManager:
         self.upkeep = Upkeep(limits, backplane, clock)
         self.probe = Probe(backplane, clock)
         self.backlogged = self.upkeep.backlogged
-        self.actors: set[ConnectionActor] = set()
-        """Every connection, those that are still flushing among them."""
+        self.population = Population()
+        self.actors = self.population.actors
+        self.access = Access(
+            self.population, self.membership, self.upkeep, clock, Revocations(limits.revocations)
+        )
         self.egress, self.audio = Tally(), Tallies()
         self.publishes = {"message": 0, "final": 0, "partial": 0}
         self.audio_seconds: defaultdict[str, float] = defaultdict(float)
         self.slow_consumers = 0
         self.draining = False
         self._tasks: TaskGroup | None = None
-        self._changed = anyio.Event()
 
     @property
     def ready(self) -> bool:
@@ -95,11 +101,12 @@ class ConnectionManager:
         self.actors.add(actor)
         self.observer.connected(actor.kind)
         actor.lifecycle.accepted()
-        actor.tell(Hello(connection=actor.id, at=self.clock.wall()))
+        self.access.greet(actor)
         return actor
 
     async def send_message(self, principal: Principal, room: str, data: object) -> Position:
         """Publish a value to a room of the tenant and return its position. Raises Refused."""
+        principal.require(room, "publish")
         event = Message(room=room, data=data, sender=principal.subject, at=self.clock.wall())
         encode_msgpack(event)  # refuses what some listeners could not be sent
         position = await self.backplane.publish(principal.key(room), event)
@@ -107,13 +114,18 @@ class ConnectionManager:
         return position
 
     async def broadcast(self, principal: Principal, data: object) -> int:
-        """Publish a value to every room of the tenant; return how many those were."""
+        """Publish a value to every room of the tenant that a grant covers; return how many.
+
+        Raises Refused.
+        """
+        principal.require_somewhere("publish")
         keys = await self.backplane.rooms(principal.tenant)
-        for key in keys:
-            await self.send_message(principal, key.partition("/")[2], data)
+        rooms = [room for key in keys if principal.may(room := key.partition("/")[2], "publish")]
+        for room in rooms:
+            await self.send_message(principal, room, data)
             await anyio.lowlevel.checkpoint()
 
-        return len(keys)
+        return len(rooms)
 
     async def publish_final(self, key: str, event: Transcript) -> Position:
         """Store and deliver the final of a segment; return its place in the history."""
@@ -138,33 +150,17 @@ class ConnectionManager:
                 for session in list(self.upkeep.speaking.values()):
                     session.abandon(self.limits.upstream.end_within)
 
-                await self.until(lambda: not self.upkeep.speaking)
+                await self.population.until(lambda: not self.upkeep.speaking)
 
-            await self._close_all(RESTART.because("this node is restarting"), window)
-            await self.until(lambda: not self.actors)
+            await self.population.close(RESTART.because("this node is restarting"), window)
+            await self.population.until(lambda: not self.actors)
 
-        self.cut()
-
-    async def until(self, done: Callable[[], bool]) -> None:
-        """Wait until this holds; asked again whenever a connection or a session has ended."""
-        while not done():
-            if self._changed.is_set():
-                self._changed = anyio.Event()
-
-            await self._changed.wait()
-
-    def cut(self) -> None:
-        """Cut every connection that is left."""
-        for actor in list(self.actors):
-            actor.transport.abort()
+        self.population.cut()
 
     def statistics(self) -> NodeStatistics:
         """Count everything, at one moment of the event loop."""
-        connections: Counter[tuple[str, str]] = Counter(
-            (("connected" if actor.open else "draining"), actor.kind) for actor in self.actors
-        )
         return NodeStatistics(
-            connections=dict(connections),
+            connections=self.population.count(),
             rooms=len(self.fanout.rooms),
             subscriptions=self.fanout.rooms.size,
             history_events=self.backplane.events,
@@ -191,6 +187,14 @@ class ConnectionManager:
         await self.membership.leave(actor, actor.principal.key(command.room))
         if command.id is not None:
             actor.tell(Ack(id=command.id, at=self.clock.wall(), room=command.room))
+
+    def refresh(self, actor: ConnectionActor, command: Refresh) -> None:
+        """Go on with another token of the same subject. Raises Refused."""
+        self.access.refresh(actor, command)
+
+    def revoke(self, tenant: str, subject: str = "", token: str = "", connection: str = "") -> int:
+        """Close what is live of a tenant's subject, token or connection. Raises Refused."""
+        return self.access.revoke(tenant, subject, token, connection)
 
     async def publish(self, actor: ConnectionActor, command: Publish) -> None:
         """Publish for a connection, and acknowledge it if an id was given. Raises Refused."""
@@ -219,7 +223,7 @@ class ConnectionManager:
             finally:
                 del self.upkeep.speaking[name]
                 self.audio_seconds[session.engine.name] += session.seconds
-                self._changed.set()
+                self.population.changed()
 
         if self._tasks is None:
             raise RuntimeError("the manager is not running")
@@ -233,6 +237,7 @@ class ConnectionManager:
     def closing(self, actor: ConnectionActor, close: Close) -> None:
         """Take an ending connection out of every room; it may flush for a while."""
         self.upkeep.leaving.add(actor)
+        self.access.forget(actor)
         self.slow_consumers += close.code == SLOW_CONSUMER.code
         self.membership.vacate(self.fanout.leave_all(actor))
 
@@ -245,7 +250,7 @@ class ConnectionManager:
         self.upkeep.leaving.discard(actor)
         self.backlogged.discard(actor)
         self.observer.disconnected(actor.kind, close, self.clock.monotonic() - actor.began)
-        self._changed.set()
+        self.population.changed()
 
     def new_id(self) -> str:
         """Make an identifier of 12 characters that nobody can guess."""
@@ -264,14 +269,6 @@ class ConnectionManager:
     def _refuse_while_draining(self) -> None:
         if self.draining:
             raise Refused("draining", "this node is restarting; come back in a moment")
-
-    async def _close_all(self, close: Close, window: float) -> None:
-        actors = list(self.actors)
-        pause = min(0.005, window / max(1, len(actors)))
-        for actor in actors:
-            if actor in self.actors:
-                actor.close(close)
-                await anyio.sleep(pause)
 
     def _count_channels(self) -> dict[str, ChannelStatistics]:
         waiting = [actor.egress.statistics() for actor in self.backlogged]

@@ -20,6 +20,7 @@ from actors.limits import Limits
 from actors.log import Missing, Position, Recovery, parse_position
 from actors.messages import AnyEvent, Gap, Join, Joined
 from actors.ports import Backplane, Clock
+from actors.refusals import lost
 from actors.wire import Burst
 
 
@@ -60,6 +61,7 @@ class Membership:
 
     async def join(self, actor: ConnectionActor, command: Join) -> None:
         """Add a connection to a room and send it what it missed. Raises Refused."""
+        actor.principal.require(command.room, "listen")
         rooms, limits = self._fanout.rooms, self._limits
         key = actor.principal.key(command.room)
         since = self.check(command)
@@ -95,6 +97,16 @@ class Membership:
         if self._fanout.leave(actor, key):
             with anyio.CancelScope(shield=True):
                 await self.abandon([key])
+
+    def confine(self, actor: ConnectionActor) -> None:
+        """Take a connection out of the rooms that its token does not cover, and tell it."""
+        for key in sorted(self._fanout.rooms.joined(actor)):
+            room = key.partition("/")[2]
+            if actor.open and not actor.principal.may(room, "listen"):
+                if self._fanout.leave(actor, key):
+                    self.vacate([key])
+
+                actor.tell(lost(room, "it was left"))
 
     async def abandon(self, keys: Sequence[str]) -> None:
         """End this node's subscriptions of rooms, if nobody is in them by now."""

@@ -161,6 +161,8 @@ class Hello(Event, frozen=True, kw_only=True):
     protocol: str = "roomcast.v1"
     at: float
     """Unix time in seconds."""
+    expires: float | UnsetType = UNSET
+    """Unix time at which the token expires; absent where it never does."""
 
 
 class Joined(Event, frozen=True, kw_only=True):
@@ -252,7 +254,7 @@ class Ack(Event, frozen=True, kw_only=True):
 
 
 class Error(Event, frozen=True, kw_only=True):
-    """A command has been refused; the connection lives."""
+    """A command has been refused, or a room is not covered any more; the connection lives."""
 
     id: CommandId | UnsetType = UNSET
     code: str
@@ -263,6 +265,8 @@ class Error(Event, frozen=True, kw_only=True):
     """Path of the offending field."""
     setting: str | UnsetType = UNSET
     """The setting that raises the limit."""
+    room: str | UnsetType = UNSET
+    """The room that a refreshed token does not cover: it was left, or the speech in it ended."""
 
 
 class Closing(Event, frozen=True, kw_only=True):

@@ -6,10 +6,10 @@ import logging
 from typing import Literal, Protocol
 
 import anyio
-import msgspec
 
 from actors.catalog import Catalog, spec_of
 from actors.errors import (
+    FORBIDDEN,
     GONE,
     NORMAL,
     REPLACED,
@@ -23,6 +23,8 @@ from actors.errors import (
 )
 from actors.messages import Ack, AnyEvent, CommandId, Flush, Speaker, Speech, Start, Stop
 from actors.ports import Work
+from actors.principal import Principal
+from actors.refusals import lost
 from actors.roles import Outlet, Subject
 from actors.speech import SpeechSession
 
@@ -31,18 +33,6 @@ log = logging.getLogger("roomcast.speech")
 Kind = Literal["speak", "listen", "connect"]
 LOST = (GONE.code, SLOW_CONSUMER.code)
 """Endings of a connection that nobody meant: its session waits to be resumed."""
-
-
-class Principal(msgspec.Struct, frozen=True):
-    """Who is behind a connection."""
-
-    tenant: str
-    subject: str = ""
-    name: str = ""
-
-    def key(self, room: str) -> str:
-        """Name a room of this principal's tenant within the node."""
-        return f"{self.tenant}/{room}"
 
 
 class Connection(Protocol):
@@ -101,6 +91,7 @@ class Microphone:
 
         Raises Refused.
         """
+        self._connection.principal.require(command.room, "speak")
         if self.session is not None:
             raise Refused(
                 "already_started", "this connection has a speech session; send stop first"
@@ -150,6 +141,18 @@ class Microphone:
         self._stopped = True
         self._unanswered.append(command.id)
         self.session.end()
+
+    def confine(self) -> None:
+        """End the session if its room is one that the connection's token does not cover."""
+        connection, session = self._connection, self.session
+        if session is None or connection.principal.may(session.subject.room, "speak"):
+            return
+
+        connection.tell(lost(session.subject.room, "the speech has ended"))
+        if connection.kind == "speak":
+            connection.close(FORBIDDEN.because("the new token does not cover the room"))
+        else:
+            session.abandon(self._studio.limits.upstream.end_within)
 
     def leave(self, close: Close) -> None:
         """The connection ends: so does its session, unless it was lost and may be resumed."""
@@ -209,7 +212,7 @@ class Microphone:
         key = principal.key(command.room)
         await studio.reserve(key)
         audio = spec_of(command)
-        engines = studio.catalog.choose(command.engine, audio)
+        engines = studio.catalog.choose(command.engine, audio, principal.tenant)
         subject = Subject(
             session=studio.new_id(),
             key=key,

@@ -9,6 +9,7 @@ from typing import Protocol
 from actors.errors import Close
 from actors.log import Position, Recovery
 from actors.messages import AudioFrame, AudioSpec, Recognition, RoomEvent
+from actors.principal import Principal
 from actors.wire import Burst, Codec, Frame
 
 
@@ -152,6 +153,13 @@ class Backplane(Protocol):
 
     def sweep(self, now: float) -> None:
         """Forget what has expired by `now` (monotonic seconds)."""
+
+
+class Authority(Protocol):
+    """What knows whom a token speaks for."""
+
+    def authenticate(self, token: str) -> Principal:
+        """Return who it is. Raises Refused."""
 
 
 class Clock(Protocol):

@@ -1,6 +1,8 @@
-"""Token buckets: how fast something may go on, and how much of it at once. Time is an argument."""
+"""How fast something may go on, and how much of it at once. Time is an argument."""
 
 from __future__ import annotations
+
+from collections import deque
 
 
 class Bucket:
@@ -29,3 +31,22 @@ class Bucket:
             return 0.0
 
         return float("inf") if amount > self.burst else (amount - self._tokens) / self.rate
+
+
+class Strikes:
+    """The last few times that something happened: so many within so many seconds are too many."""
+
+    __slots__ = ("_times", "within")
+
+    def __init__(self, most: int, within: float) -> None:
+        if most < 1:
+            raise ValueError("there is at least one strike")
+
+        self.within = within
+        self._times: deque[float] = deque(maxlen=most)
+
+    def strike(self, now: float) -> bool:
+        """Count one; return whether it completes the number."""
+        times = self._times
+        times.append(now)
+        return len(times) == times.maxlen and now - times[0] < self.within

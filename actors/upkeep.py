@@ -1,7 +1,7 @@
 """What a node does by the clock: probe its publish path, and look after what is late.
 
-The sweep looks at mailboxes with something in them, connections that are closing and sessions
-that are speaking; what is idle costs nothing.
+The sweep looks at mailboxes with something in them, connections that are closing, sessions that
+are speaking and the tokens that expire in this second; what is idle costs nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import math
 import anyio
 
 from actors.connection import ConnectionActor
-from actors.errors import IDLE, Refused, SessionEnd
+from actors.errors import IDLE, TOKEN_EXPIRED, Refused, SessionEnd
+from actors.expiry import Expiries
 from actors.limits import Limits, SpeechLimits
 from actors.messages import Message
 from actors.ports import Backplane, Clock
@@ -72,6 +73,8 @@ class Upkeep:
         """Connections whose mailbox held something lately."""
         self.leaving: set[ConnectionActor] = set()
         """Connections that are closed and may still flush."""
+        self.expiries: Expiries[ConnectionActor] = Expiries()
+        """Connections whose token expires."""
         self.speaking: dict[str, SpeechSession] = {}
         """Running sessions by id, those whose connection is lost among them."""
         self.resume_grace = SpeechLimits().resume_grace
@@ -94,7 +97,7 @@ class Upkeep:
         return found
 
     def sweep(self, now: float) -> None:
-        """Close readers that are too slow, cut sockets that do not flush, end silent sessions."""
+        """End what is late: readers, tokens, sockets that do not flush, silent sessions."""
         limits = self._limits
         for actor in list(self.backlogged):
             if slow := actor.egress.overdue(now):
@@ -105,6 +108,9 @@ class Upkeep:
         for actor in list(self.leaving):
             if now - actor.ended > limits.egress.flush_within:
                 actor.transport.abort()
+
+        for actor in self.expiries.due(self._clock.wall()):
+            actor.close(TOKEN_EXPIRED.because("the token has expired; come back with another"))
 
         for session in list(self.speaking.values()):
             self._look_after(session, now)

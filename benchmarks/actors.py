@@ -22,7 +22,7 @@ from actors.log import RoomLog
 from actors.mailbox import Mailbox, Tally
 from actors.manager import ConnectionManager
 from actors.messages import Message
-from actors.microphone import Principal
+from actors.principal import Principal
 from actors.wire import Burst, Codec, Frame, decode
 from benchmarks.report import Report
 from server.backplanes.memory import MemoryBackplane

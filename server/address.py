@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import socket
 from typing import Any
 
+from server.loopback import is_loopback
 from server.settings import BadSettings, Settings
 
 BACKLOG = 2048
@@ -94,25 +94,15 @@ def check_exposure(settings: Settings) -> None:
     Raises BadSettings.
     """
     host = settings.server.host
-    if not settings.dev:
+    if not (settings.dev or settings.tenants or settings.tenants_directory):
         raise BadSettings(
-            "no tenant is configured, so nobody could connect; --dev (dev = true) opens one"
-            " without tokens, for your own machine"
+            "no tenant is configured, so nobody could connect; name some in tenants or"
+            " tenants_directory, or let --dev (dev = true) open one without tokens, for your own"
+            " machine"
         )
 
-    if not is_loopback(host) and not settings.server.expose_dev:
+    if settings.dev and not is_loopback(host) and not settings.server.expose_dev:
         raise BadSettings(
             f"dev mode has no tokens, and {host or 'the empty host'} is not a loopback address;"
             " use --host 127.0.0.1, or --expose (server.expose_dev) if that is what you want"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach an address; a name other than localhost may lie."""
-    if host.lower() == "localhost":
-        return True
-
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

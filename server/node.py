@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
+import msgspec
+from starlette.types import Scope
 
 from actors.errors import Refused
 from actors.manager import ConnectionManager
-from actors.microphone import Principal
+from actors.principal import Principal
 from server import __version__
+from server.auth import Gate, credentials_of
 from server.backplanes.memory import MemoryBackplane
 from server.decoding import MediaDecoders
 from server.engines.configured import make_catalog
@@ -41,6 +44,7 @@ class Node:
         self.failed = False
         """Whether a part has died of a bug; the node cannot go on without it."""
         clock = SystemClock()
+        self.gate = Gate(settings, clock)
         backplane = MemoryBackplane(settings.limits.history, settings.limits.rooms, clock)
         try:
             decoders = MediaDecoders(settings.audio.max_decoders)
@@ -48,19 +52,31 @@ class Node:
         except ValueError as error:
             raise BadSettings(str(error)) from None
 
+        catalog.own = self.gate.tenants.engines
         self.metrics = Metrics(lambda: self.manager.statistics(), __version__)
         self.manager = ConnectionManager(
             settings.limits, backplane, catalog, clock, self.metrics.observer
         )
+        if self.gate.tenants.configured:
+            self.manager.access.authority = self.gate
+
         self.manager.upkeep.resume_grace = settings.speech.resume_grace
         self.manager.fanout.coalesce = settings.fanout.coalesce_ms / 1000
 
-    def authenticate(self) -> Principal:
-        """Say who a request comes from. Raises Refused("unauthorized")."""
-        if not self.settings.dev:
-            raise Refused("unauthorized", "no tenant is configured on this server", setting="dev")
+    def authenticate(self, scope: Scope, token: str | None = None) -> Principal:
+        """Say who a request comes from; a front gives the token that it found in its own place.
 
-        return Principal("dev")
+        Raises Refused("unauthorized") or Refused("forbidden").
+        """
+        credentials = credentials_of(scope)
+        if token is not None:
+            credentials = msgspec.structs.replace(credentials, token=token)
+
+        principal = self.gate.admit(credentials)
+        if self.manager.access.revoked(principal):
+            raise Refused("unauthorized", "this token was revoked")
+
+        return principal
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -76,7 +92,9 @@ class Node:
 
                 started = anyio.Event()
                 tasks.start_soon(self.manager.run, started.set)
+                tasks.start_soon(self.gate.run)
                 await started.wait()
+                await self.gate.ready()
                 yield
                 tasks.cancel_scope.cancel()
         except Exception:

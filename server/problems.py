@@ -16,6 +16,10 @@ from starlette.websockets import WebSocket
 from actors.errors import Refused
 from actors.ports import Observer
 
+HEADERS: dict[int, dict[str, str]] = {
+    HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
+    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "1"},
+}
 CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -29,9 +33,11 @@ def problem(status: int, code: str, detail: str, **more: str) -> Response:
         "detail": detail,
         **{name: value for name, value in more.items() if value},
     }
-    headers = {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
     return Response(
-        msgspec.json.encode(document), status, headers, media_type="application/problem+json"
+        msgspec.json.encode(document),
+        status,
+        HEADERS.get(status),
+        media_type="application/problem+json",
     )
 
 

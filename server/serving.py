@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import signal
 import socket
 import sys
 from types import FrameType
@@ -40,6 +41,9 @@ class DrainingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and remember the loop for the signal handler."""
         self._loop = asyncio.get_running_loop()
+        if self._node.settings.tenants_directory and hasattr(signal, "SIGHUP"):
+            self._loop.add_signal_handler(signal.SIGHUP, self._node.gate.reload)
+
         await super().startup(sockets)
         gc.collect()
         gc.freeze()  # what was imported stays: a full collection need not look at it again
@@ -68,7 +72,7 @@ class DrainingServer(uvicorn.Server):
             await self._node.manager.drain(drain.window, drain.within)
             await asyncio.sleep(CLOSE_FRAMES)
         finally:
-            self._node.manager.cut()
+            self._node.manager.population.cut()
             self.should_exit = True
 
 

@@ -10,31 +10,35 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
-from msgspec.inspect import DictType, ListType, LiteralType, StructType, VarTupleType, type_info
+from msgspec.inspect import DictType, ListType, VarTupleType, type_info
 
 from actors import limits
 from actors.limits import Count, Limits, Seconds, Section, SpeechLimits
+from server import tenant_settings
 from server.engines import configured, generator_options, options
 from server.engines.configured import Engines
+from server.explain import explain, unknown
 from server.fronts import options as vendors
+from server.tenant_settings import Tenant, check_tenants
 
 PREFIX = "ROOMCAST_"
 FILE_VARIABLE = "ROOMCAST_CONFIG"
 """Names the TOML file when the command line does not."""
 URL_VARIABLE = "ROOMCAST_URL"
 """Names the server to the commands that need one; no setting."""
+TOKEN_VARIABLE = "ROOMCAST_TOKEN"
+"""Holds the token for the commands that connect; no setting."""
 SERVICE_LINK = re.compile(
     r"ROOMCAST_(SERVICE_HOST|SERVICE_PORT\w*|PORT_\d+_\w+)=|ROOMCAST_PORT=\w+:"
 )
 """What Kubernetes sets in every pod beside a service that is called roomcast."""
 
-SECTIONS = (limits, options, generator_options, configured, vendors)
+SECTIONS = (limits, options, generator_options, configured, vendors, tenant_settings)
 """Modules whose sections are among the settings."""
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
@@ -99,12 +103,20 @@ class Settings(Section, frozen=True):
     drain: Drain = Drain()
     engines: Engines = Engines()
     fronts: vendors.Fronts = vendors.Fronts()
+    tenants: dict[str, Tenant] = msgspec.field(default_factory=dict)
+    """Who may come, by name."""
+    tenants_directory: str = ""
+    """Directory with a file NAME.toml for each further tenant, read again at SIGHUP."""
+
+    def __post_init__(self) -> None:
+        """Refuse names that no tenant can have, and engines that are not enabled."""
+        check_tenants(self.tenants, self.engines.enabled)
 
 
 def load(path: str | Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings. Raises BadSettings, naming the file or variable and the path in it."""
     path = path or environ.get(FILE_VARIABLE)
-    tree = _read(Path(path)) if path else {}
+    tree = read_table(Path(path)) if path else {}
     settings = _convert(tree, str(path))
     variables = sorted(key for key in environ if _is_setting(key, environ[key]))
     if not variables:
@@ -154,7 +166,8 @@ def _field_texts(source: str) -> dict[str, dict[str, str]]:
     }
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_table(path: Path) -> dict[str, Any]:
+    """Read a TOML file. Raises BadSettings."""
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -164,7 +177,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _is_setting(key: str, value: str) -> bool:
-    if not key.startswith(PREFIX) or key in (FILE_VARIABLE, URL_VARIABLE):
+    if not key.startswith(PREFIX) or key in (FILE_VARIABLE, URL_VARIABLE, TOKEN_VARIABLE):
         return False
 
     return SERVICE_LINK.match(f"{key}={value}") is None
@@ -177,7 +190,7 @@ def _put(tree: dict[str, Any], key: str, value: str) -> None:
     try:
         parsed = msgspec.convert(_split(value, hint), hint, strict=False)
     except msgspec.ValidationError as error:
-        sentence = _explain(error, names).removesuffix(", not `str`")
+        sentence = explain(error, Settings, names).removesuffix(", not `str`")
         raise BadSettings(f"{key}: {sentence}") from None
     except msgspec.DecodeError as error:
         kind = "table" if isinstance(type_info(hint), DictType) else "list"
@@ -198,7 +211,7 @@ def _hint(names: list[str], key: str) -> Any:
 
         hints = get_type_hints(hint, include_extras=True)
         if name not in hints:
-            raise BadSettings(f"{key}: {_unknown(names[:depth], name, list(hints))}")
+            raise BadSettings(f"{key}: {unknown(names[:depth], name, list(hints))}")
 
         hint = hints[name]
 
@@ -232,7 +245,7 @@ def _convert(tree: dict[str, Any], source: str) -> Settings:
     try:
         settings = msgspec.convert(tree, Settings)
     except msgspec.ValidationError as error:
-        raise BadSettings(f"{source}: {_explain(error, [])}") from None
+        raise BadSettings(f"{source}: {explain(error, Settings, tree=tree)}") from None
 
     for path in _infinite(msgspec.to_builtins(settings), ""):
         raise BadSettings(f"{source}: {path} must be a finite number")
@@ -246,47 +259,3 @@ def _infinite(value: Any, path: str) -> Iterator[str]:
             yield from _infinite(each, f"{path}.{name}".lstrip("."))
     elif isinstance(value, float) and math.isinf(value):
         yield path
-
-
-def _explain(error: msgspec.ValidationError, names: list[str]) -> str:
-    """Turn msgspec's words into a sentence with the path in front; `names` leads to its root."""
-    message, _, below = str(error).partition(" - at `$")
-    path = ".".join(names) + below.rstrip("`")
-    place = path.lstrip(".")
-    steps = re.findall(r"[a-z_]+", path)
-    if message.startswith("Object contains unknown field"):
-        kind = _kind(steps)
-        assert isinstance(kind, StructType)
-        return _unknown(steps, message.split("`")[1], [field.name for field in kind.fields])
-
-    if message.startswith("Invalid enum value"):
-        kind = _kind(steps)
-        assert isinstance(kind, LiteralType)
-        return f"{place} must be one of {', '.join(map(str, kind.values))}"
-
-    if message.startswith("Expected"):
-        wanted = message.removeprefix("Expected ").replace("object", "section")
-        return f"{place} must be {wanted.replace(', got ', ', not ')}"
-
-    return message
-
-
-def _kind(steps: list[str]) -> msgspec.inspect.Type:
-    """Return the type at a path."""
-    kind: msgspec.inspect.Type = type_info(Settings)
-    for step in steps:
-        assert isinstance(kind, StructType)
-        kind = next(field.type for field in kind.fields if field.name == step)
-        if isinstance(kind, VarTupleType):
-            kind = kind.item_type
-
-    return kind
-
-
-def _unknown(section: list[str], name: str, known: list[str]) -> str:
-    prefix = "".join(f"{each}." for each in section)
-    near = get_close_matches(name, known, 1)
-    if near:
-        return f"there is no setting {prefix}{name}; did you mean {prefix}{near[0]}?"
-
-    return f"there is no setting {prefix}{name}; there are {', '.join(known)}"

@@ -26,24 +26,26 @@ from actors.messages import (
     Word,
 )
 from actors.ports import Clock, Observer
+from actors.principal import Principal
 from actors.wire import Burst, Codec, Frame
 from server.backplanes.memory import MemoryBackplane
 
 Kind = TypeVar("Kind")
+EPOCH = 1_700_000_000.0
 events: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
 packed_events: msgspec.msgpack.Decoder[AnyEvent] = msgspec.msgpack.Decoder(AnyEvent)
 
 
 class FakeClock:
-    """Monotonic time of the running loop; the wall clock stands still."""
+    """Time of the running loop, counted from a moment of 2023 by the wall clock."""
 
     def monotonic(self) -> float:
         """Return the loop's (virtual) time."""
         return anyio.current_time()
 
     def wall(self) -> float:
-        """Return one moment, for ever."""
-        return 1_700_000_000.0
+        """Return that moment and the loop's time."""
+        return EPOCH + anyio.current_time()
 
 
 class HandClock:
@@ -58,7 +60,21 @@ class HandClock:
 
     def wall(self) -> float:
         """Return the time that was set, long after 1970."""
-        return 1_700_000_000.0 + self.now
+        return EPOCH + self.now
+
+
+class FakeAuthority:
+    """Knows the tokens that the test has issued."""
+
+    def __init__(self) -> None:
+        self.tokens: dict[str, Principal] = {}
+
+    def authenticate(self, token: str) -> Principal:
+        """Return whose token it is."""
+        if token not in self.tokens:
+            raise Refused("unauthorized", "this is no token", "token")
+
+        return self.tokens[token]
 
 
 class FakeObserver:

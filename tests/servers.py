@@ -23,6 +23,9 @@ STOPPED_WITHIN = 40.0
 class Server:
     """One server on a port that outlives its process, with settings by environment."""
 
+    flags: tuple[str, ...] = ("--dev",)
+    """What the command line says beside the port."""
+
     def __init__(self, log: Path, **settings: object) -> None:
         self.port, self.log = free_port(), log
         self._environ = os.environ | {
@@ -46,7 +49,8 @@ class Server:
 
     def start(self) -> None:
         """Start a process and wait until it is ready."""
-        command = [sys.executable, "-m", "server.cli", "serve", "--dev", "--port", str(self.port)]
+        command = [sys.executable, "-m", "server.cli", "serve", *self.flags]
+        command += ["--port", str(self.port)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=self._environ, stdout=log, stderr=log

@@ -17,7 +17,17 @@ import click
 
 from server import __version__
 
-COMMANDS = ("serve", "speak", "listen", "demo", "bench", "doctor", "config", "version")
+COMMANDS = (
+    "serve",
+    "speak",
+    "listen",
+    "demo",
+    "token",
+    "bench",
+    "doctor",
+    "config",
+    "version",
+)
 
 
 class Lazy(click.Group):

@@ -14,8 +14,9 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from actors.errors import GONE, Close
 from actors.messages import AnyEvent, Closing
-from server.cli.options import SCHEMES, Failed, Unreachable, place, read_url
+from server.cli.options import SCHEMES, Bad, Failed, Unreachable, place, read_url
 from server.cli.terminal import printable
+from server.settings import TOKEN_VARIABLE
 
 decode_event: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
 OPEN_WITHIN = 10.0
@@ -51,13 +52,20 @@ def room_url(base: str, room: str, surface: str, query: dict[str, Any] | None = 
 
 
 async def open_socket(url: str) -> ClientConnection:
-    """Connect, or raise Unreachable, or Failed with the server's own reason."""
-    where = place(urlsplit(url))
+    """Connect, with the token of the environment if there is one.
+
+    Raises Unreachable, or Failed with the server's own reason.
+    """
+    where, token = place(urlsplit(url)), os.environ.get(TOKEN_VARIABLE, "").strip()
+    if not (token.isascii() and token.isprintable()):
+        raise Bad(f"{TOKEN_VARIABLE} holds no token")
+
     try:
         return await connect(
             url,
             compression=None,
             proxy=None,
+            additional_headers={"Authorization": f"Bearer {token}"} if token else None,
             open_timeout=OPEN_WITHIN,
             close_timeout=CLOSE_WITHIN,
         )

@@ -13,28 +13,29 @@ from msgspec.inspect import DictType, Metadata, StructType, Type, type_info
 from actors.limits import Section
 from server.cli.doctor import check_engines
 from server.cli.options import Bad, config_option, load_settings
-from server.settings import schema
+from server.settings import BadSettings, Settings, schema
 
 HIDDEN = "***"
 
 
-def veiled(section: Section) -> Section:
-    """Return a section with every secret that is set hidden."""
+def veiled(section: Section) -> dict[str, Any]:
+    """Return the tree of a section with every secret that is set hidden."""
     kind = type_info(type(section))
     assert isinstance(kind, StructType)
-    changes: dict[str, Any] = {}
-    for field in kind.fields:
-        value = getattr(section, field.name)
-        if isinstance(value, Section):
-            changes[field.name] = veiled(value)
-        elif value and is_secret(field.type):
-            changes[field.name] = HIDDEN
-        elif isinstance(value, str) and "://" in value and "?" in value:
-            changes[field.name] = f"{value.partition('?')[0]}?{HIDDEN}"  # keys stand there, too
-        elif isinstance(field.type, DictType) and is_secret(field.type.value_type):
-            changes[field.name] = dict.fromkeys(value, HIDDEN)
+    return {field.name: _veiled(getattr(section, field.name), field.type) for field in kind.fields}
 
-    return msgspec.structs.replace(section, **changes)
+
+def _veiled(value: Any, kind: Type) -> Any:
+    if isinstance(value, Section):
+        return veiled(value)
+
+    if isinstance(kind, DictType):
+        return {name: _veiled(each, kind.value_type) for name, each in value.items()}
+
+    if isinstance(value, str) and "://" in value and "?" in value and not is_secret(kind):
+        return f"{value.partition('?')[0]}?{HIDDEN}"  # keys stand there, too
+
+    return HIDDEN if value and is_secret(kind) else msgspec.to_builtins(value)
 
 
 def is_secret(kind: Type) -> bool:
@@ -59,7 +60,22 @@ def check(config: Path | None) -> None:
         if each.verdict == "warn":
             click.echo(f"warning: {each.found}", err=True)
 
+    _check_tenants(settings)
+
     click.echo("the settings are good")
+
+
+def _check_tenants(settings: Settings) -> None:
+    """Read the keys and the files of the tenants. Raises Bad."""
+    from server.tenants import Tenants
+
+    try:
+        broken = Tenants(settings).read().broken
+    except BadSettings as error:
+        raise Bad(str(error)) from None
+
+    if broken:
+        raise Bad("\n".join(broken.values()))
 
 
 @command.command("show")
@@ -67,7 +83,7 @@ def check(config: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of TOML.")
 def show(config: Path | None, as_json: bool) -> None:
     """Print every setting with its value in force; a secret only as ***."""
-    tree: dict[str, Any] = msgspec.to_builtins(veiled(load_settings(config)))
+    tree = veiled(load_settings(config))
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(tree)).decode())
     else:

@@ -14,12 +14,20 @@ from server.address import check_exposure, listen, url_of
 from server.cli.options import DEFAULT_URL, Bad, Failed, config_option, load_settings
 from server.settings import BadSettings, Settings, override
 
-BANNER = """\
+DEV_BANNER = """\
   Roomcast {version}, development mode: one open tenant, no tokens. Do not expose it.
 
     page     {url}/
     speak    roomcast speak FILE --room lobby{suffix}
     listen   roomcast listen lobby{suffix}
+    metrics  {url}/metrics
+
+  Ctrl-C stops it.
+"""
+BANNER = """\
+  Roomcast {version}, for tenants with tokens; roomcast token mint makes one.
+
+    server   {url}/
     metrics  {url}/metrics
 
   Ctrl-C stops it.
@@ -42,7 +50,7 @@ def command(config: Path | None, dev: bool, expose: bool, **server: str | int | 
         check_exposure(settings)
         sockets = take_address(settings)
         if sys.stderr is not None and sys.stderr.isatty():
-            click.echo(banner(url_of(sockets[0])), err=True)
+            click.echo(banner(url_of(sockets[0]), settings.dev), err=True)
 
         serve(settings, sockets)
     except BadSettings as error:
@@ -78,9 +86,10 @@ def with_flags(settings: Settings, dev: bool, **server: str | int | None) -> Set
     return msgspec.structs.replace(override(settings, server=given), dev=dev or settings.dev)
 
 
-def banner(url: str) -> str:
+def banner(url: str, dev: bool = True) -> str:
     """Say what runs and how to use it."""
     from server import __version__
 
     suffix = "" if url == DEFAULT_URL else f" --url {url}"
-    return BANNER.format(version=__version__, url=url, suffix=suffix)
+    text = DEV_BANNER if dev else BANNER
+    return text.format(version=__version__, url=url, suffix=suffix)

@@ -13,8 +13,8 @@ import anyio
 from actors.connection import ConnectionActor, Hub
 from actors.errors import IDLE, Close, Refused
 from actors.messages import AnyEvent, Start
-from actors.microphone import Principal
 from actors.ports import Transport
+from actors.principal import Principal
 from actors.wire import Burst
 from server.fronts.translator import Drained, Say, Step, Touch, Translator
 

@@ -38,10 +38,13 @@ ENDINGS = {
     "restart": SHUTTING_DOWN,
     "overload": TRY_AGAIN,
     "upstream_unavailable": TRY_AGAIN,
+    **dict.fromkeys(("forbidden", "revoked", "token_expired", "unauthorized"), (4001, "")),
 }
-"""Close code and reason of our endings; the others keep their code."""
+"""Close code and reason of our endings, '' for their own sentence; the others keep their code."""
 REFUSALS = {
     "unauthorized": UNAUTHORIZED,
+    "token_expired": (4001, "access_token has expired"),
+    "forbidden": (4001, "access_token does not cover the room"),
     "draining": SHUTTING_DOWN,
     "overload": TOO_MANY,
     "room_limit": TOO_MANY,

@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from actors.catalog import spec_of
 from actors.errors import Refused
 from actors.messages import Start
-from actors.microphone import Principal
+from actors.principal import Principal
 from server.asgi import LEAN, AsgiSession
 from server.fronts.actor import CUT_AFTER, FrontActor
 from server.fronts.credential import credential
@@ -86,9 +86,9 @@ async def serve_deepgram(node: Node, websocket: WebSocket) -> None:
     request, connection = str(uuid4()), node.manager.new_id()
     try:
         found = credential(websocket, "header", "subprotocol")
-        principal = _admit(node)
+        principal = _admit(node, websocket, found.token)
         listen = read_listen(websocket.query_params, request)
-        _check_engine(node, listen.start)
+        _check(node, principal, listen.start)
     except Refused as refused:
         node.metrics.observer.refused(refused.code)
         await websocket.send_denial_response(_deepgram_refusal(refused, request))
@@ -104,12 +104,16 @@ async def serve_revai(node: Node, websocket: WebSocket) -> None:
     """Accept, and close with a code if that has to be; or carry a stream to its end."""
     connection = node.manager.new_id()
     try:
-        credential(websocket, "query")
-        principal = _admit(node)
+        found = credential(websocket, "query")
+        principal = _admit(node, websocket, found.token)
         stream = read_stream(websocket.query_params, connection)
-        _check_engine(node, stream.start)
+        _check(node, principal, stream.start)
     except Refused as refused:
         node.metrics.observer.refused(refused.code)
+        if refused.field == "origin":
+            await deny(websocket, refused)  # a page that may not ask is not let in to be told so
+            return
+
         code, reason = ending_of(refused.code, refused.message)
         await _turn_away(websocket, code, fit(reason))
         return
@@ -123,9 +127,9 @@ async def serve_vosk(node: Node, websocket: WebSocket) -> None:
     """Carry a stream to its end; who cannot be taken gets the problem document."""
     connection = node.manager.new_id()
     try:
-        principal = _admit(node)
+        principal = _admit(node, websocket)
         start = read_vosk(websocket.query_params, node.settings.fronts.vosk.room, connection)
-        _check_engine(node, start)
+        _check(node, principal, start)
     except Refused as refused:
         node.metrics.observer.refused(refused.code)
         await deny(websocket, refused)
@@ -135,17 +139,18 @@ async def serve_vosk(node: Node, websocket: WebSocket) -> None:
         await _run(node, websocket, connection, principal, VoskTranslator(start))
 
 
-def _admit(node: Node) -> Principal:
+def _admit(node: Node, websocket: WebSocket, token: str | None = None) -> Principal:
     """Say who it is, and that one more connection fits. Raises Refused."""
-    principal = node.authenticate()
+    principal = node.authenticate(websocket.scope, token)
     node.manager.admit()
     return principal
 
 
-def _check_engine(node: Node, start: Start) -> None:
-    """Refuse before the answer what the engine would refuse after it. Raises Refused."""
+def _check(node: Node, principal: Principal, start: Start) -> None:
+    """Refuse before the answer what would be refused after it. Raises Refused."""
+    principal.require(start.room, "speak")
     known = start if start.encoding else msgspec.structs.replace(start, encoding="pcm_s16le")
-    engines = node.manager.catalog.choose(start.engine, spec_of(known))
+    engines = node.manager.catalog.choose(start.engine, spec_of(known), principal.tenant)
     running = Counter(each.engine.name for each in node.manager.upkeep.speaking.values())
     if all(0 < each.max_streams <= running[each.name] for each in engines):
         names = ", ".join(each.name for each in engines)

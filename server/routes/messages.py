@@ -72,14 +72,16 @@ def add_messages(app: FastAPI, node: Node) -> None:
     @app.post("/v1/rooms/{room}/messages", operation_id="publish")
     async def publish(room: str, request: Request) -> Response:
         """Publish a value to a room; answers its position."""
-        principal = node.authenticate()
+        principal = node.authenticate(request.scope)
+        principal.require(check_room(room), "publish")
         body = await read_data(request)
-        position = await manager.send_message(principal, check_room(room), body.data)
+        position = await manager.send_message(principal, room, body.data)
         return answer({"room": room, "epoch": position.epoch, "offset": position.offset})
 
     @app.post("/v1/broadcast", operation_id="broadcast")
     async def broadcast(request: Request) -> Response:
-        """Publish a value to every room of the tenant; answers how many there are."""
-        principal = node.authenticate()
+        """Publish a value to every room of the tenant that the token covers; answers how many."""
+        principal = node.authenticate(request.scope)
+        principal.require_somewhere("publish")
         body = await read_data(request)
         return answer({"rooms": await manager.broadcast(principal, body.data)})

@@ -14,6 +14,7 @@ from actors.catalog import spec_of
 from actors.errors import Refused
 from actors.messages import AnyCommand, Join, Label, Start
 from actors.microphone import Kind
+from actors.principal import Principal
 from actors.wire import SUBPROTOCOLS, Codec
 from server.asgi import LEAN, AsgiSession
 from server.lean import LeanTransport
@@ -24,6 +25,8 @@ from server.transport import AsgiTransport
 
 Query = TypeVar("Query", bound=msgspec.Struct)
 Route = Callable[[WebSocket], Awaitable[None]]
+First = Callable[[Node, WebSocket, Principal], AnyCommand | None]
+"""Reads the command that the address implies, for who asks. Raises Refused."""
 
 
 class SpeakQuery(msgspec.Struct, frozen=True):
@@ -52,29 +55,15 @@ def add_sockets(app: FastAPI, node: Node) -> None:
 
     async def speak(websocket: WebSocket) -> None:
         """Binary frames are audio; the session starts at once."""
-        try:
-            query = read_query(websocket, SpeakQuery)
-            start = Start(room=room_of(websocket), **msgspec.structs.asdict(query))
-            node.manager.catalog.choose(start.engine, spec_of(start))
-        except Refused as refused:
-            await _deny(node, websocket, refused)
-        else:
-            await _serve(node, websocket, "speak", start)
+        await _serve(node, websocket, "speak", _read_speak)
 
     async def listen(websocket: WebSocket) -> None:
         """Events of one room, joined at once."""
-        try:
-            query = read_query(websocket, ListenQuery)
-            join = Join(room=room_of(websocket), **msgspec.structs.asdict(query))
-            node.manager.membership.check(join)
-        except Refused as refused:
-            await _deny(node, websocket, refused)
-        else:
-            await _serve(node, websocket, "listen", join)
+        await _serve(node, websocket, "listen", _read_listen)
 
     async def connect(websocket: WebSocket) -> None:
         """Everything by commands."""
-        await _serve(node, websocket, "connect", None)
+        await _serve(node, websocket, "connect", lambda *request: None)
 
     # Starlette's routes: what FastAPI adds for dependencies is a tenth of an accept.
     routes: dict[str, Route] = {
@@ -102,10 +91,27 @@ def read_query(websocket: WebSocket, kind: type[Query]) -> Query:
         raise Refused("bad_message", message, path.rstrip("`")) from None
 
 
-async def _serve(node: Node, websocket: WebSocket, kind: Kind, first: AnyCommand | None) -> None:
+def _read_speak(node: Node, websocket: WebSocket, principal: Principal) -> Start:
+    query = read_query(websocket, SpeakQuery)
+    start = Start(room=room_of(websocket), **msgspec.structs.asdict(query))
+    principal.require(start.room, "speak")
+    node.manager.catalog.choose(start.engine, spec_of(start), principal.tenant)
+    return start
+
+
+def _read_listen(node: Node, websocket: WebSocket, principal: Principal) -> Join:
+    query = read_query(websocket, ListenQuery)
+    join = Join(room=room_of(websocket), **msgspec.structs.asdict(query))
+    principal.require(join.room, "listen")
+    node.manager.membership.check(join)
+    return join
+
+
+async def _serve(node: Node, websocket: WebSocket, kind: Kind, first: First) -> None:
     """Admit a connection, hand it to an actor, and carry it to its end."""
     try:
-        principal = node.authenticate()
+        principal = node.authenticate(websocket.scope)
+        command = first(node, websocket, principal)
         node.manager.admit()
     except Refused as refused:
         await _deny(node, websocket, refused)
@@ -121,7 +127,7 @@ async def _serve(node: Node, websocket: WebSocket, kind: Kind, first: AnyCommand
 
     transport = transport_of(websocket, codec)
     actor = node.manager.connect(kind, principal, transport)
-    await transport.run(actor, first)
+    await transport.run(actor, command)
 
 
 def transport_of(websocket: WebSocket, codec: Codec) -> LeanTransport | AsgiTransport:

@@ -14,12 +14,20 @@ from actors.connection import ConnectionActor
 from actors.limits import Limits
 from actors.manager import ConnectionManager
 from actors.messages import Message, Transcript
-from actors.microphone import Kind, Principal
+from actors.microphone import Kind
 from actors.ports import Backplane
+from actors.principal import Principal
 from actors.wire import Codec, Frame
 from server.backplanes.memory import MemoryBackplane
 from tests.autojump import settle
-from tests.fakes import FakeClock, FakeEngine, FakeObserver, FakeTransport, FakeUpstream
+from tests.fakes import (
+    FakeAuthority,
+    FakeClock,
+    FakeEngine,
+    FakeObserver,
+    FakeTransport,
+    FakeUpstream,
+)
 
 SECOND = 32_000
 """Bytes of one second of audio at the rate that `start` has by default."""
@@ -37,14 +45,22 @@ class Node:
         self.manager = ConnectionManager(
             limits, self.backplane, Catalog({"fake": self.engine}), self.clock, self.observer
         )
+        self.manager.access.authority = self.authority = FakeAuthority()
 
     def connect(
         self, kind: Kind = "connect", tenant: str = "dev", codec: Codec = "json"
     ) -> tuple[ConnectionActor, FakeTransport]:
         """Open a connection and return both of its ends."""
+        return self.open(Principal(tenant), kind, codec)
+
+    def open(
+        self, principal: Principal, kind: Kind = "connect", codec: Codec = "json"
+    ) -> tuple[ConnectionActor, FakeTransport]:
+        """Open a connection of somebody in particular."""
         transport = FakeTransport(codec)
-        actor = self.manager.connect(kind, Principal(tenant), transport)
+        actor = self.manager.connect(kind, principal, transport)
         transport.actor = actor
+        transport.resume()
         return actor, transport
 
     async def join(

@@ -61,6 +61,18 @@ def test_the_usual_rate_is_that_of_the_encoding(
     assert spec_of(start) == AudioSpec(encoding, meant, 2, "de")
 
 
+def test_a_tenant_with_engines_of_its_own_has_no_others() -> None:
+    a, b, c = FakeEngine("a"), FakeEngine("b"), FakeEngine("c")
+    catalog = Catalog({"a": a, "b": b, "c": c}, ["a", "b"], lambda address: a)
+    catalog.own = lambda tenant: ("c", "b") if tenant == "acme" else ()
+    assert catalog.choose("", AudioSpec(), "acme") == [c, b]
+    assert catalog.choose("b", AudioSpec(), "acme") == [b]
+    for name in ("a", "ws://x"):
+        assert catalog.choose(name, AudioSpec(), "other") == [a]
+        with pytest.raises(Refused, match="the engines here are: c, b"):
+            catalog.choose(name, AudioSpec(), "acme")
+
+
 def test_a_node_without_decoders_takes_audio_as_it_is() -> None:
     spec = AudioSpec("webm")
     assert PcmOnly().plan(spec) is spec

@@ -8,6 +8,7 @@ import anyio
 import msgspec
 import pytest
 
+from actors.access import NoTokens
 from actors.connection import ConnectionActor
 from actors.errors import IDLE, INTERNAL, NORMAL, RESTART, Close, SessionEnd
 from actors.lifecycle import State
@@ -24,7 +25,7 @@ from actors.messages import (
     Stop,
     Transcript,
 )
-from actors.microphone import Principal
+from actors.principal import Principal
 from tests.actors.node import data_of, order, running
 from tests.autojump import settle
 from tests.fakes import FakeClock, FakeTransport, FrailBackplane
@@ -67,6 +68,7 @@ async def test_a_ping_without_an_id_is_not_answered() -> None:
 
 async def test_a_refresh_without_a_token_is_refused() -> None:
     async with running() as node:
+        node.manager.access.authority = NoTokens()
         actor, far = node.connect()
         await order(actor, "refresh", id=1, token="t")
         (error,) = far.of(Error)

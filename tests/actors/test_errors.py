@@ -17,6 +17,7 @@ from actors.errors import (
     Refused,
     SessionEnd,
     UpstreamLost,
+    ending,
     find,
     verdict,
 )
@@ -31,7 +32,7 @@ def test_every_close_fits_a_close_frame_and_has_a_code_of_its_own() -> None:
 def test_the_code_says_whether_to_come_back() -> None:
     assert {close.code for close in CLOSES if close.retry} == {
         *(1006, 1011, 1012, 1013),
-        *(4001, 4003, 4005),
+        *(4001, 4003, 4004, 4005),
     }
     assert Close(1001, "away").retry
     assert not Close(4500, "never").retry
@@ -58,6 +59,27 @@ def test_a_refusal_has_the_status_of_its_code(code: str) -> None:
     assert 400 <= refusal.status <= 503
     assert (refusal.status, str(refusal)) == (REPLIES[code], "a sentence")
     assert (refusal.field, refusal.setting, refusal.id) == ("field", "setting", None)
+
+
+@pytest.mark.parametrize(
+    ("refused", "code"),
+    [
+        ("forbidden", 4502),
+        ("token_expired", 4004),
+        ("unauthorized", 4501),
+        ("unknown_session", 4508),
+        ("room_limit", 1013),
+        ("engine_busy", 1013),
+        ("engine_rejected", 4005),
+        ("engine_forbidden", 4503),
+        ("bad_room", 4503),
+    ],
+)
+def test_a_connection_whose_purpose_is_refused_ends_with_the_reason(
+    refused: str, code: int
+) -> None:
+    close = ending(Refused(refused, "a sentence"))
+    assert (close.code, close.message) == (code, "a sentence")
 
 
 def test_a_refusal_with_an_unknown_code_is_a_bug() -> None:

@@ -14,7 +14,7 @@ from actors.fanout import BATCH, Fanout, View
 from actors.limits import Egress, History, Limits
 from actors.log import Position
 from actors.messages import Transcript
-from actors.microphone import Principal
+from actors.principal import Principal
 from actors.wire import Burst
 from tests.actors.node import Node, data_of, message, order, running, transcript
 from tests.autojump import settle

@@ -15,7 +15,7 @@ from actors.errors import Refused
 from actors.limits import Egress, History, Limits, Upstream
 from actors.log import Position
 from actors.messages import Ack, Closing, Message, Speaker, Transcript
-from actors.microphone import Principal
+from actors.principal import Principal
 from actors.upkeep import PROBE
 from server.backplanes.memory import MemoryBackplane
 from tests.actors.clients import Listener
@@ -413,14 +413,6 @@ async def test_a_publish_is_acknowledged_if_it_has_an_id() -> None:
         await order(actor, "publish", room="a", data=1)
         await order(actor, "publish", id=1, room="a", data=2)
         assert [(ack.id, ack.offset) for ack in far.of(Ack)] == [(1, 2)]
-
-
-async def test_what_is_left_of_a_node_can_be_cut() -> None:
-    async with running() as node:
-        _, far = node.connect()
-        node.manager.cut()
-        assert far.aborted
-        assert node.manager.statistics().connections == {}
 
 
 async def test_a_tenant_learns_nothing_of_the_rooms_of_another() -> None:

@@ -11,7 +11,6 @@ import pytest
 from actors.errors import Close, SessionEnd, UpstreamLost
 from actors.limits import Ingress, Limits, Upstream
 from actors.messages import Ack, AnyEvent, Error, Speech
-from actors.microphone import Principal
 from tests.actors.node import Node, order, running
 from tests.autojump import settle
 from tests.fakes import FakeTransport
@@ -34,11 +33,6 @@ def codes(events: Sequence[AnyEvent]) -> list[str]:
 def ended(node: Node) -> list[int]:
     """Return the codes with which connections have ended."""
     return node.observer.ended
-
-
-def test_a_principal_names_rooms_within_its_tenant() -> None:
-    assert Principal("acme").key("a") == "acme/a"
-    assert Principal("acme").key("a") != Principal("other").key("a")
 
 
 async def test_a_start_is_acknowledged_when_the_engine_has_accepted() -> None:

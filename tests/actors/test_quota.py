@@ -1,4 +1,4 @@
-"""Token buckets: never more than the rate and the burst allow, and honest about the wait."""
+"""Never more than the rate and the burst allow, and honest about the wait."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.quota import Bucket
+from actors.quota import Bucket, Strikes
 
 rates = st.floats(0.01, 1000)
 bursts = st.floats(1, 1000)
@@ -66,3 +66,19 @@ def test_a_clock_that_goes_back_gives_nothing_away() -> None:
 def test_a_bucket_that_never_gives_is_refused(rate: float, burst: float) -> None:
     with pytest.raises(ValueError, match="at least one token"):
         Bucket(rate, burst, 0.0)
+
+
+@given(st.integers(1, 5), st.lists(st.floats(0, 30), max_size=40))
+def test_a_strike_is_one_too_many_if_it_completes_the_number_within_the_time(
+    most: int, pauses: list[float]
+) -> None:
+    strikes, times = Strikes(most, 60.0), [0.0]
+    for pause in pauses:
+        times.append(times[-1] + pause)
+        recent = [each for each in times[1:] if times[-1] - each < 60.0]
+        assert strikes.strike(times[-1]) is (len(recent) >= most)
+
+
+def test_there_is_at_least_one_strike() -> None:
+    with pytest.raises(ValueError, match="one strike"):
+        Strikes(0, 60.0)

@@ -77,7 +77,7 @@ class SocketPair:
         """Wait until the node knows nothing of the connection any more."""
         manager = self._node.manager
         with anyio.fail_after(5):
-            await manager.until(lambda: self.actor not in manager.actors)
+            await manager.population.until(lambda: self.actor not in manager.actors)
 
 
 @asynccontextmanager

@@ -1,0 +1,109 @@
+"""How long a connection may stay: its token is refreshed, expires, or is revoked."""
+
+from __future__ import annotations
+
+import math
+
+from msgspec import UNSET
+
+from actors.connection import ConnectionActor
+from actors.errors import REVOKED, Refused
+from actors.membership import Membership
+from actors.messages import Ack, Hello, Refresh
+from actors.population import Population
+from actors.ports import Authority, Clock
+from actors.principal import Principal
+from actors.revocation import Revocations, names_of
+from actors.upkeep import Upkeep
+
+
+class NoTokens:
+    """The authority of a node that has no tenants."""
+
+    def authenticate(self, token: str) -> Principal:
+        """Refuse: there is no token that could be replaced."""
+        raise Refused("no_token", "this connection was opened without a token", "token")
+
+
+class Access:
+    """The tokens behind the connections of a node."""
+
+    def __init__(
+        self,
+        population: Population,
+        membership: Membership,
+        upkeep: Upkeep,
+        clock: Clock,
+        revocations: Revocations,
+    ) -> None:
+        self._population, self._membership = population, membership
+        self._expiries, self._clock = upkeep.expiries, clock
+        self.revocations = revocations
+        self.authority: Authority = NoTokens()
+
+    def revoked(self, principal: Principal) -> bool:
+        """Return whether a principal's subject or token has been revoked."""
+        return self.revocations.revoked(principal, self._clock.wall())
+
+    def greet(self, actor: ConnectionActor) -> None:
+        """Say hello, and watch the token; one that was revoked meanwhile is the end."""
+        expires = actor.principal.expires
+        actor.tell(
+            Hello(
+                connection=actor.id,
+                at=self._clock.wall(),
+                expires=UNSET if expires == math.inf else expires,
+            )
+        )
+        if self.revoked(actor.principal):
+            actor.close(REVOKED.because("this token was revoked"))
+        elif actor.open:
+            self._expiries.watch(actor, expires)
+
+    def forget(self, actor: ConnectionActor) -> None:
+        """The connection ends: its token does not matter any more."""
+        self._expiries.forget(actor)
+
+    def refresh(self, actor: ConnectionActor, command: Refresh) -> None:
+        """Go on with another token of the same subject, and without the rooms that it lacks.
+
+        Raises Refused.
+        """
+        old, new = actor.principal, self.authority.authenticate(command.token)
+        if (new.tenant, new.subject) != (old.tenant, old.subject):
+            message = "a token is refreshed by one of the same tenant and subject"
+            raise Refused("forbidden", message, "token")
+
+        if self.revoked(new):
+            raise Refused("unauthorized", "this token was revoked", "token")
+
+        actor.principal = new
+        self._expiries.watch(actor, new.expires)
+        self._membership.confine(actor)
+        if actor.microphone is not None:
+            actor.microphone.confine()
+
+        if command.id is not None:
+            actor.tell(Ack(id=command.id, at=self._clock.wall()))
+
+    def revoke(self, tenant: str, subject: str = "", token: str = "", connection: str = "") -> int:
+        """Close what is live of a tenant's subject, token or connection; return how many those are.
+
+        The subject and the token are refused from here on, until the last token that they may have
+        has expired; a connection may come back. Raises Refused("limit_exceeded") if no more can be
+        kept: what is live is closed all the same.
+        """
+        if not (subject or token or connection):
+            raise ValueError("a subject, a token or a connection is to be named")
+
+        names = {name for name in (("subject", subject), ("token", token)) if name[1]}
+        live = [each for each in self._population.actors if each.principal.tenant == tenant]
+        named = {each for each in live if not names.isdisjoint(names_of(each.principal))}
+        closed = {each for each in live if each in named or each.id == connection}
+        closed = {each for each in closed if each.open}
+        for actor in closed:
+            actor.close(REVOKED.because("access was revoked"))
+
+        expires = max((each.principal.expires for each in named), default=0.0)
+        self.revocations.add(tenant, names, expires, self._clock.wall())
+        return len(closed)

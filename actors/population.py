@@ -1,0 +1,54 @@
+"""The connections of a node: who is here, and how all of them leave."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import anyio
+
+from actors.connection import ConnectionActor
+from actors.errors import Close
+
+PAUSE = 0.005
+"""Seconds between two endings of many, at most."""
+
+
+class Population:
+    """Every connection, those that are still flushing among them."""
+
+    def __init__(self) -> None:
+        self.actors: set[ConnectionActor] = set()
+        self._changed = anyio.Event()
+
+    def changed(self) -> None:
+        """Wake those who wait: a connection or a session has ended."""
+        self._changed.set()
+
+    async def until(self, done: Callable[[], bool]) -> None:
+        """Wait until this holds; asked again whenever a connection or a session has ended."""
+        while not done():
+            if self._changed.is_set():
+                self._changed = anyio.Event()
+
+            await self._changed.wait()
+
+    async def close(self, close: Close, window: float) -> None:
+        """End every connection in good order, spread over at most `window` seconds."""
+        actors = list(self.actors)
+        pause = min(PAUSE, window / max(1, len(actors)))
+        for actor in actors:
+            if actor in self.actors:
+                actor.close(close)
+                await anyio.sleep(pause)
+
+    def cut(self) -> None:
+        """Cut every connection that is left."""
+        for actor in list(self.actors):
+            actor.transport.abort()
+
+    def count(self) -> dict[tuple[str, str], int]:
+        """Count the connections by state and kind."""
+        return dict(
+            Counter((("connected" if each.open else "draining"), each.kind) for each in self.actors)
+        )

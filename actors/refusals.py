@@ -1,0 +1,54 @@
+"""Refusals as a connection is told them, and how many it may earn before it is closed."""
+
+from __future__ import annotations
+
+from msgspec import UNSET
+
+from actors.errors import BAD_MESSAGE, FORBIDDEN, Close, Refused
+from actors.limits import Limits
+from actors.messages import Error
+from actors.quota import Bucket, Strikes
+
+FORBIDDEN_MOST = 10
+"""Commands that the token does not cover, within FORBIDDEN_WITHIN, at which the patience ends."""
+FORBIDDEN_WITHIN = 60.0
+"""Seconds."""
+
+
+def error_of(refusal: Refused) -> Error:
+    """Return the event that answers a refused command."""
+    return Error(
+        id=UNSET if refusal.id is None else refusal.id,
+        code=refusal.code,
+        message=refusal.message,
+        field=refusal.field or UNSET,
+        setting=refusal.setting or UNSET,
+    )
+
+
+def lost(room: str, what: str) -> Error:
+    """Return the event that tells what a refreshed token has put an end to."""
+    message = f"the new token does not cover this room: {what}"
+    return Error(code="forbidden", message=message, room=room)
+
+
+class Patience:
+    """What is left of a node's patience with one connection; most never try it."""
+
+    __slots__ = ("_errors", "_guesses")
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self._errors = Bucket(limits.errors_per_second, limits.errors_burst, now)
+        self._guesses = Strikes(FORBIDDEN_MOST, FORBIDDEN_WITHIN)
+
+    def spend(self, refusal: Refused, now: float) -> Close | None:
+        """Count a refusal; return the ending if it was one too many."""
+        if refusal.code == "forbidden":
+            if self._guesses.strike(now):
+                return FORBIDDEN.because(
+                    f"{FORBIDDEN_MOST} commands in {FORBIDDEN_WITHIN:g} seconds were forbidden"
+                )
+        elif self._errors.take(1, now):
+            return BAD_MESSAGE.because("too many refused commands (limits.errors_burst)")
+
+        return None

@@ -1,0 +1,140 @@
+"""Who a request comes from: what it brings, and the gate that lets it in as somebody."""
+
+from __future__ import annotations
+
+import logging
+
+import anyio
+import msgspec
+from anyio import to_thread
+from starlette.types import Scope
+
+from actors.errors import Refused
+from actors.ports import Clock
+from actors.principal import Principal
+from server.jwks import STEP_WITHIN, KeyFetcher
+from server.loopback import is_loopback
+from server.settings import Settings
+from server.tenant_settings import DEV
+from server.tenants import Tenants
+from server.tokens import ABSENT, UnknownKey, verify
+
+log = logging.getLogger("roomcast.tenants")
+
+NOBODY = "no tenant is configured on this server"
+FOREIGN = "this origin is not among those of the tenant"
+SUBPROTOCOL = "bearer."
+"""Begins the subprotocol that carries a token; it is never the one that is chosen."""
+_FIELD = b"&token="
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """What a request brings; its repr shows no token."""
+
+    token: str | None = None
+    origin: str | None = None
+    """What a browser says of the page that asks; None for who is no browser."""
+    address: str = ""
+    """IP address of the peer."""
+
+    def __repr__(self) -> str:
+        """Keep the secret."""
+        return f"Credentials(origin={self.origin!r}, address={self.address!r})"
+
+
+def credentials_of(scope: Scope) -> Credentials:
+    """Read a request: the token is in the header, or else a subprotocol, or else `?token=`."""
+    token = origin = None
+    for name, value in scope["headers"]:
+        if name == b"authorization" and token is None:
+            scheme, _, rest = value.decode("latin-1").strip().partition(" ")
+            token = rest.strip() if scheme.lower() == "bearer" else None
+        elif name == b"origin":
+            # Two of them are none that a browser sends, and match nothing.
+            origin = value.decode("latin-1") if origin is None else "null"
+
+    if token is None:
+        token = _from_subprotocol(scope) or _from_query(scope)
+
+    peer = scope.get("client")
+    return Credentials(token, origin, str(peer[0]) if peer else "")
+
+
+def _from_subprotocol(scope: Scope) -> str | None:
+    for offered in scope.get("subprotocols", ()):
+        if offered.startswith(SUBPROTOCOL):
+            token: str = offered.removeprefix(SUBPROTOCOL)
+            return token
+
+    return None
+
+
+def _from_query(scope: Scope) -> str | None:
+    """Find the parameter; nothing in a JWT needs to be escaped, so nothing is unescaped."""
+    _, found, rest = (b"&" + scope.get("query_string", b"")).partition(_FIELD)
+    token: str = rest.partition(b"&")[0].decode("latin-1")
+    return token if found else None
+
+
+class Gate:
+    """Lets requests in; it keeps the tenants and their keys fresh while it runs."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        """Read the tenants. Raises BadSettings."""
+        self.tenants = Tenants(settings)
+        self._dev, self._clock = settings.dev, clock
+        self._fetcher = KeyFetcher(lambda: self.tenants.sets, clock)
+        self._asked = anyio.Event()
+
+    def admit(self, credentials: Credentials) -> Principal:
+        """Say who this is. Raises Refused("unauthorized"), or "forbidden" for an origin.
+
+        In development mode who has no token is the tenant `dev`: everybody if there is no other
+        tenant, and whoever is on this machine if there is.
+        """
+        tenants = self.tenants
+        if self._dev and not tenants.configured:
+            return Principal(DEV)
+
+        if credentials.token is None:
+            if self._dev and is_loopback(credentials.address):
+                return Principal(DEV)
+
+            raise Refused("unauthorized", ABSENT if tenants.configured else NOBODY)
+
+        principal = self.authenticate(credentials.token)
+        origins = tenants.by_name[principal.tenant].options.origins
+        if origins and credentials.origin is not None and credentials.origin not in origins:
+            raise Refused("forbidden", FOREIGN, "origin")
+
+        return principal
+
+    def authenticate(self, token: str) -> Principal:
+        """Say whom a token speaks for. Raises Refused("unauthorized")."""
+        try:
+            return verify(token, self.tenants.by_name, self._clock.wall())
+        except UnknownKey as unknown:
+            self._fetcher.miss(unknown.customer.sets)
+            raise
+
+    def reload(self) -> None:
+        """Have the directory of tenants read again soon; who is connected stays connected."""
+        self._asked.set()
+
+    async def ready(self) -> None:
+        """Wait for the sets of keys, but for no address that does not answer."""
+        with anyio.move_on_after(STEP_WITHIN):
+            await self._fetcher.settled()
+
+    async def run(self) -> None:
+        """Fetch keys, and reload when asked to, until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._fetcher.run)
+            while True:
+                await self._asked.wait()
+                self._asked = anyio.Event()
+                reading = await to_thread.run_sync(self.tenants.reload, abandon_on_cancel=True)
+                if reading is not None:
+                    self.tenants.take(reading)
+                    self._fetcher.wake()
+                    log.info("%d tenants after a reload", len(self.tenants.by_name))

@@ -1,0 +1,133 @@
+"""The settings `tenants.*`: who may come, and how their tokens are known."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Collection, Mapping
+from urllib.parse import urlsplit
+
+import msgspec
+
+from actors.limits import Section
+from server.engines.configured import EngineName
+from server.engines.options import Provider, Secret
+from server.loopback import is_loopback
+
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+NAME_RULE = "a tenant's name is 1 to 64 of the characters A-Z a-z 0-9 _ -"
+DEV = "dev"
+"""The tenant of development mode, which has no tokens."""
+BASE64 = "base64:"
+SECRET_BYTES = 32
+KEY_ID = re.compile(r"[!-~]{1,128}")
+_ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9._-]*[a-z0-9])?)(:[1-9][0-9]{0,4})?"
+)
+_USUAL = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+
+
+class Key(Provider, frozen=True):
+    """A key that verifies a tenant's tokens: one of `secret`, `pem` and `jwks`."""
+
+    secret: Secret = ""
+    """Shared secret of HS256, of 32 bytes or more: a text, or `base64:` and the bytes."""
+    pem: str = ""
+    """Public key of RS256, ES256 or EdDSA: the PEM text, or the path of a file that holds it."""
+    jwks: str = ""
+    """Address of a set of public keys, each known by its `kid`; https, or http on this machine."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no key, or more than one."""
+        if sum(map(bool, (self.secret, self.pem, self.jwks))) != 1:
+            raise ValueError("a key has exactly one of secret, pem and jwks")
+
+        if self.secret:
+            read_secret(self.secret)
+
+        if self.jwks:
+            check_address(self.jwks)
+
+
+class Tenant(Section, frozen=True):
+    """One customer, whose rooms and tokens are its own."""
+
+    keys: dict[str, Key] = msgspec.field(default_factory=dict)
+    """Keys that verify its tokens, by key id (`kid`)."""
+    audience: str = ""
+    """What the claim `aud` of its tokens must name; empty: they must have none."""
+    origins: tuple[str, ...] = ()
+    """Origins that browsers may come from, exactly as browsers send them; empty for any."""
+    engines: tuple[EngineName, ...] = ()
+    """The only engines it may use, tried in turn for who names none; empty for the node's."""
+
+    def __post_init__(self) -> None:
+        """Refuse a tenant without keys, and origins that no browser would send."""
+        if not self.keys:
+            raise ValueError("a tenant needs a key")
+
+        for name in self.keys:
+            if not KEY_ID.fullmatch(name):
+                raise ValueError("a key's id is 1 to 128 visible ASCII characters")
+
+        for origin in self.origins:
+            check_origin(origin)
+
+
+def check_tenants(tenants: Mapping[str, Tenant], enabled: Collection[str]) -> None:
+    """Refuse names that no tenant can have, and engines that are not enabled. Raises ValueError."""
+    for name, tenant in tenants.items():
+        if not NAME.fullmatch(name):
+            raise ValueError(f"tenants: {name!r}: {NAME_RULE}")
+
+        if name == DEV:
+            raise ValueError("tenants: dev is the tenant of development mode; take another name")
+
+        for engine in tenant.engines:
+            if engine not in enabled:
+                raise ValueError(f"tenants.{name}.engines: {engine} is not in engines.enabled")
+
+
+def read_secret(text: str) -> bytes:
+    """Return the bytes of a shared secret. Raises ValueError, without the secret."""
+    if text.startswith("-----BEGIN"):
+        raise ValueError("a PEM is no secret; it belongs in pem")
+
+    secret = text.encode()
+    if text.startswith(BASE64):
+        try:
+            secret = binascii.a2b_base64(secret.removeprefix(BASE64.encode()), strict_mode=True)
+        except binascii.Error:
+            raise ValueError(f"the secret after {BASE64} is no base64") from None
+
+    if len(secret) < SECRET_BYTES:
+        raise ValueError(f"the secret has {len(secret)} bytes; HS256 needs {SECRET_BYTES} or more")
+
+    return secret
+
+
+def check_origin(origin: str) -> None:
+    """Refuse what can be no browser's `Origin`. Raises ValueError."""
+    scheme, _, rest = origin.partition("://")
+    usual = f":{_USUAL.get(scheme)}"
+    if not _ORIGIN.fullmatch(origin) or rest.endswith(usual):
+        raise ValueError(
+            f"{origin!r} is no origin: it is like https://app.example.com, in small letters,"
+            " without a path, with a port only where it is not the usual one"
+        )
+
+
+def check_address(url: str) -> None:
+    """Refuse an address that keys are not fetched from. Raises ValueError, without the address."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        host = ""
+
+    plain = url.isascii() and url.isprintable() and not set(url) & set(" \\#")
+    if not host or not plain or "@" in parts.netloc:
+        raise ValueError("jwks is no address like https://example.com/keys.json")
+
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
+        raise ValueError("jwks must be https, or http on this machine")

@@ -1,0 +1,151 @@
+"""The tenants of a node, by name: from the settings, and from files that can be read again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from server.explain import explain
+from server.keys import VerifyingKey, read_key
+from server.keysets import KeySet
+from server.settings import BadSettings, Settings, read_table
+from server.tenant_settings import Tenant, check_tenants
+
+log = logging.getLogger("roomcast.tenants")
+
+
+class Customer:
+    """One tenant as it is served: its settings, and its keys made of them."""
+
+    __slots__ = ("_keys", "_sets", "name", "options")
+
+    def __init__(self, name: str, options: Tenant, sets: dict[str, KeySet]) -> None:
+        """Make the keys; sets behind the same address are shared. Raises ValueError."""
+        self.name, self.options = name, options
+        self._keys: dict[str, VerifyingKey] = {}
+        for key_id, key in options.keys.items():
+            if not key.jwks:
+                try:
+                    self._keys[key_id] = read_key(key)
+                except ValueError as error:
+                    raise ValueError(f"tenants.{name}.keys.{key_id}: {error}") from None
+
+        addresses = dict.fromkeys(key.jwks for key in options.keys.values() if key.jwks)
+        self._sets = {url: sets.setdefault(url, KeySet()) for url in addresses}
+
+    @property
+    def sets(self) -> Mapping[str, KeySet]:
+        """The sets of keys, by address."""
+        return self._sets
+
+    def find(self, kid: str | None) -> VerifyingKey | None:
+        """Return the key of this id; without an id the only key that there is."""
+        if kid is None:
+            every = [
+                *self._keys.values(),
+                *(key for each in self._sets.values() for key in each.keys.values()),
+            ]
+            return every[0] if len(every) == 1 else None
+
+        places: Iterable[Mapping[str, VerifyingKey]]
+        places = (self._keys, *(each.keys for each in self._sets.values()))
+        return next((keys[kid] for keys in places if kid in keys), None)
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """What a directory held: tenants, and for each broken file what is wrong with it."""
+
+    customers: dict[str, Customer]
+    broken: dict[str, str]
+
+
+class Tenants:
+    """Every tenant. `read` may block and changes nothing; `take` changes and blocks nobody."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Read them. Raises BadSettings for a table or a directory; a broken file is logged."""
+        self._directory, self._enabled = settings.tenants_directory, settings.engines.enabled
+        self._told: dict[str, str] = {}
+        self.sets: dict[str, KeySet] = {}
+        """The sets of keys that some tenant uses, by address."""
+        try:
+            self._fixed = {
+                name: Customer(name, options, self.sets)
+                for name, options in settings.tenants.items()
+            }
+        except ValueError as error:
+            raise BadSettings(str(error)) from None
+
+        self.by_name: Mapping[str, Customer] = self._fixed
+        """The tenants that are served."""
+        self.configured = bool(settings.tenants or settings.tenants_directory)
+        """Whether there are tenants, or may be some after a reload."""
+        self.take(self.read())
+
+    def engines(self, name: str) -> Sequence[str]:
+        """Name the only engines that a tenant may use; none for all of the node's."""
+        customer = self.by_name.get(name)
+        return customer.options.engines if customer else ()
+
+    def read(self) -> Reading:
+        """Read the directory. Raises BadSettings if it cannot be listed."""
+        customers: dict[str, Customer] = {}
+        broken: dict[str, str] = {}
+        sets = dict(self.sets)
+        for path in self._files():
+            try:
+                customers[path.stem] = Customer(path.stem, self._options(path), sets)
+            except (ValueError, BadSettings) as error:
+                told = str(error)
+                broken[path.stem] = told if str(path) in told else f"{path}: {told}"
+
+        return Reading(customers, broken)
+
+    def take(self, reading: Reading) -> None:
+        """Serve what was read; who has a broken file stays as it was, and the log says so once."""
+        for name, error in reading.broken.items():
+            if self._told.get(name) != error:
+                state = "stays as it was" if name in self.by_name else "is left out"
+                log.warning("tenant %r %s: %s", name, state, error)
+
+        kept = {name: self.by_name[name] for name in reading.broken if name in self.by_name}
+        self._told = reading.broken
+        self.by_name = {**reading.customers, **kept, **self._fixed}
+        self.sets = {url: keys for each in self.by_name.values() for url, keys in each.sets.items()}
+
+    def reload(self) -> Reading | None:
+        """Read again; a directory that cannot be listed is logged, and None returned."""
+        try:
+            return self.read()
+        except BadSettings as error:
+            log.warning("the tenants stay as they were: %s", error)
+            return None
+
+    def _files(self) -> Iterator[Path]:
+        if not self._directory:
+            return
+
+        try:
+            paths = sorted(Path(self._directory).iterdir())
+        except OSError as error:
+            why = f"tenants_directory: {self._directory}: {error.strerror}"
+            raise BadSettings(why) from None
+
+        yield from (path for path in paths if path.suffix == ".toml" and path.stem[0] != ".")
+
+    def _options(self, path: Path) -> Tenant:
+        """Read one file. Raises ValueError or BadSettings."""
+        if path.stem in self._fixed:
+            raise ValueError("the settings have a tenant of this name")
+
+        tree = read_table(path)
+        try:
+            options = msgspec.convert(tree, Tenant)
+        except msgspec.ValidationError as error:
+            raise ValueError(explain(error, Tenant, tree=tree)) from None
+
+        check_tenants({path.stem: options}, self._enabled)
+        return options

@@ -1,0 +1,50 @@
+"""Who is here, and how all of them leave; the drain itself is tested with the node."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from actors.errors import RESTART
+from tests.actors.node import running
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_what_is_left_of_a_node_can_be_cut() -> None:
+    async with running() as node:
+        _, far = node.connect()
+        node.manager.population.cut()
+        assert far.aborted
+        assert node.manager.statistics().connections == {}
+
+
+async def test_connections_are_counted_by_state_and_kind() -> None:
+    async with running() as node:
+        node.connect("listen")
+        node.connect("listen")
+        actor, far = node.connect("speak")
+        far.stall()
+        actor.close(RESTART)
+        assert node.manager.population.count() == {
+            ("connected", "listen"): 2,
+            ("draining", "speak"): 1,
+        }
+
+
+async def test_who_waits_is_asked_again_whenever_somebody_has_left() -> None:
+    async with running() as node:
+        ends = [node.connect()[1] for _ in range(3)]
+        seen: list[int] = []
+
+        def gone() -> bool:
+            seen.append(len(node.manager.actors))
+            return not node.manager.actors
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(node.manager.population.until, gone)
+            for far in ends:
+                await anyio.sleep(1)
+                far.vanish()
+
+        assert seen == [3, 2, 1, 0]

@@ -1,0 +1,45 @@
+"""How refusals are told, and how many are one too many."""
+
+from __future__ import annotations
+
+from msgspec import UNSET
+
+from actors.errors import Refused
+from actors.limits import Limits
+from actors.messages import Error
+from actors.refusals import FORBIDDEN_MOST, Patience, error_of
+
+BAD = Refused("bad_message", "no")
+GUESS = Refused("forbidden", "no")
+
+
+def test_an_error_has_the_fields_that_apply() -> None:
+    assert error_of(BAD) == Error(code="bad_message", message="no")
+    full = Refused("limit_exceeded", "too much", "history", "limits.history.replay")
+    full.id = 7
+    error = error_of(full)
+    assert (error.id, error.code, error.message) == (7, "limit_exceeded", "too much")
+    assert (error.field, error.setting) == ("history", "limits.history.replay")
+    assert error_of(BAD).id is UNSET
+
+
+def test_errors_come_back_as_time_goes_by() -> None:
+    patience = Patience(Limits(errors_burst=2, errors_per_second=0.5), 0.0)
+    assert [patience.spend(BAD, now) for now in (0.0, 0.0, 2.0)] == [None] * 3
+    close = patience.spend(BAD, 2.0)
+    assert close is not None
+    assert (close.code, "limits.errors_burst" in close.message) == (4503, True)
+
+
+def test_forbidden_commands_are_counted_by_themselves() -> None:
+    patience = Patience(Limits(errors_burst=1), 0.0)
+    assert [patience.spend(GUESS, 0.0) for _ in range(FORBIDDEN_MOST - 1)] == [None] * 9
+    assert patience.spend(BAD, 0.0) is None
+    close = patience.spend(GUESS, 59.0)
+    assert close is not None
+    assert (close.code, close.reason) == (4502, "forbidden")
+
+
+def test_fewer_forbidden_commands_in_a_minute_may_go_on_for_ever() -> None:
+    patience = Patience(Limits(), 0.0)
+    assert not any(patience.spend(GUESS, n * 7.0) for n in range(1000))
