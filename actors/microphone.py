@@ -16,6 +16,7 @@ from actors.errors import (
     SLOW_CONSUMER,
     Close,
     Refused,
+    SessionEnd,
     ending,
     find,
     is_bug,
@@ -41,6 +42,10 @@ class Connection(Protocol):
     id: str
     kind: Kind
     principal: Principal
+
+    @property
+    def open(self) -> bool:
+        """Whether it has not ended."""
 
     def tell(self, event: AnyEvent) -> None:
         """Send an event to this connection alone."""
@@ -210,6 +215,9 @@ class Microphone:
         studio, principal = self._studio, self._connection.principal
         key = principal.key(command.room)
         await studio.reserve(key)
+        if not self._connection.open:
+            raise SessionEnd(GONE)  # while it waited: nobody would ever end the session
+
         audio = spec_of(command)
         engines = studio.catalog.choose(command.engine, audio)
         subject = Subject(
