@@ -46,9 +46,20 @@ ROOM: list[dict[str, Any]] = [
 ]
 
 
+def refusals(*statuses: int) -> dict[int | str, Any]:
+    """Return what FastAPI is told of the refusals of a route, by status."""
+    return {
+        status: {
+            "description": REFUSALS[status],
+            "content": {"application/problem+json": {"schema": _reference(Problem)}},
+        }
+        for status in sorted(statuses)
+    }
+
+
 def described(
     answer: type[msgspec.Struct] | None,
-    *refusals: int,
+    *statuses: int,
     body: type[msgspec.Struct] | None = None,
     parameters: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
@@ -57,13 +68,7 @@ def described(
     if body is not None:
         extra["requestBody"] = {"required": True, "content": _json(body)}
 
-    responses: dict[int | str, Any] = {
-        status: {
-            "description": REFUSALS[status],
-            "content": {"application/problem+json": {"schema": _reference(Problem)}},
-        }
-        for status in sorted({401, 403, *refusals})
-    }
+    responses = refusals(401, 403, *statuses)
     if answer is not None:
         responses[200] = {"description": _first_line(answer), "content": _json(answer)}
 

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response
 
 from server import __version__
 from server.node import Node
+from server.openapi import refusals
 from server.problems import answer, problem
-
-METHODS = ["GET", "HEAD"]
 
 
 def add_health(app: FastAPI, node: Node) -> None:
     """Add /livez, /readyz (and its alias /healthz), /version and /metrics."""
     manager = node.manager
 
-    @app.api_route("/livez", methods=METHODS, operation_id="livez")
+    @app.head("/livez", include_in_schema=False)
+    @app.get("/livez", operation_id="livez")
     async def livez() -> Response:
         """Answer while the event loop turns."""
         return answer({"status": "alive"})
 
-    @app.api_route("/readyz", methods=METHODS, operation_id="readyz")
-    @app.api_route("/healthz", methods=METHODS, operation_id="healthz")
+    @app.head("/readyz", include_in_schema=False)
+    @app.get("/readyz", operation_id="readyz", responses=refusals(503))
+    @app.head("/healthz", include_in_schema=False)
+    @app.get("/healthz", operation_id="healthz", responses=refusals(503))
     async def readyz() -> Response:
         """Answer 200 while a probe goes through the publish path and no drain has begun."""
         if manager.draining:
@@ -33,12 +35,14 @@ def add_health(app: FastAPI, node: Node) -> None:
 
         return answer({"status": "ready"})
 
-    @app.api_route("/version", methods=METHODS, operation_id="version")
+    @app.head("/version", include_in_schema=False)
+    @app.get("/version", operation_id="version")
     async def version() -> Response:
         """Name the version."""
         return answer({"name": "roomcast", "version": __version__})
 
-    @app.api_route("/metrics", methods=METHODS, operation_id="metrics")
+    @app.head("/metrics", include_in_schema=False)
+    @app.get("/metrics", operation_id="metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Expose the metrics in Prometheus' text format."""
         text, content_type = await node.metrics.render()
