@@ -11,9 +11,12 @@ import anyio
 import msgspec
 
 from actors.connection import ConnectionActor
+from actors.errors import Refused
 from actors.messages import Ack, Hello, Joined
 from actors.principal import CAPABILITIES, Grant, Principal
 from actors.statistics import NodeStatistics
+from server.directory import Directory
+from server.documents import PageQuery
 from tests.actors.node import Node, order, running
 from tests.autojump import settle
 from tests.fakes import FakeTransport
@@ -30,6 +33,8 @@ NOBODY = "nobody-knows"
 PAUSES = (0.501, 2.137, 10.211, 40.373)
 """Seconds that are never those of the sweep: who comes first at one moment is nobody's doing."""
 _TIMES = re.compile(r'(?<=[ae][ts]":)1[0-9]{9}[0-9.]*')
+_PROGRESS = re.compile(r'"received":[0-9]+,"lag":[0-9.e-]+')
+"""Audio that came before the engine was ready: of two tasks at one moment either may be first."""
 VERBS = {
     "join": 6,
     "publish": 6,
@@ -41,6 +46,7 @@ VERBS = {
     "vanish": 2,
     "revoke": 1,
     "broadcast": 1,
+    "unsubscribe": 2,
     "wait": 2,
 }
 
@@ -90,6 +96,7 @@ class Tenant:
 
     def __init__(self, node: Node, name: str) -> None:
         self.name, self._node = name, node
+        self._directory = Directory(node.manager)
         self.known: dict[str, list[str]] = {"connection": [], "session": [], "epoch": []}
         self.far: list[FakeTransport] = []
         self.answers: list[object] = []
@@ -134,9 +141,11 @@ class Tenant:
                 far.vanish()
             case "revoke":
                 self._revoke(_pick(owner, "connection", step))
+            case "unsubscribe":
+                self._unsubscribe(step.room, _pick(owner, "connection", step))
             case "broadcast":
-                principal = actor.principal
-                self.answers.append(await self._node.manager.broadcast(principal, self._data()))
+                places = await self._node.manager.broadcast(actor.principal, self._data())
+                self.answers.append(len(places))
 
         await settle()
         self.learn()
@@ -165,6 +174,7 @@ class Tenant:
             *([*far.got, str(far.closed)] for far in self.far),
             self.answers,
             rooms,
+            await self._listings(),
             *(
                 [each.top, *(msgspec.Raw(frame.json) for frame in each.frames)]
                 for each in histories
@@ -175,6 +185,7 @@ class Tenant:
         for number, name in enumerate(sorted(names, key=text.find)):
             text = text.replace(name, f"<{number}>")
 
+        text = _PROGRESS.sub("", text)
         return _TIMES.sub(lambda time: f"{float(time[0]) - self._began:.3f}", text)
 
     def _open(self, end: int) -> tuple[ConnectionActor, FakeTransport]:
@@ -187,6 +198,31 @@ class Tenant:
         """Close a connection by its id, or all of Bob's for good."""
         names = {"connection": connection} if connection else {"subject": "bob"}
         self.answers.append(self._node.manager.revoke(self.name, **names))
+
+    def _unsubscribe(self, room: str, connection: str) -> None:
+        """Take a connection out of a room by its id, or all of Bob's."""
+        whom = (connection, "" if connection else "bob")
+        try:
+            self.answers.append(self._directory.unsubscribe(Principal(self.name), room, *whom))
+        except Refused as refused:
+            self.answers.append(refused.message)
+
+    async def _listings(self) -> list[object]:
+        """Return what the listings show, in pages of two, and connections by their age."""
+        admin, directory = Principal(self.name), self._directory
+        rooms = [await directory.rooms(admin, PageQuery())]
+        pages = [directory.connections(admin, PageQuery(limit=2))]
+        while pages[-1].next:
+            pages.append(directory.connections(admin, PageQuery(pages[-1].next, 2)))
+
+        known = self.known["connection"]
+        listed = [each for page in pages for each in page.connections]
+        listed.sort(key=lambda each: known.index(each.id))
+        ages = [
+            msgspec.structs.replace(each, since=round(each.since - self._began, 3))
+            for each in listed
+        ]
+        return [rooms, ages]
 
     def _data(self) -> str:
         self._published += 1
