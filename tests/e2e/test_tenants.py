@@ -148,3 +148,32 @@ def test_the_commands_bring_the_token_of_the_environment(server: TenantServer) -
 
     with running(*command, environ={"ROOMCAST_TOKEN": listening}) as listener:
         assert "hello" in listener.line()
+
+
+async def test_a_backend_hands_a_browser_a_ticket_that_no_log_keeps(server: TenantServer) -> None:
+    def post(path: str, body: bytes, **headers: str) -> Any:
+        bearer = {"Authorization": f"Bearer {mint()}"}
+        with urlopen(
+            Request(f"{server.http}{path}", body, bearer | headers), timeout=WITHIN
+        ) as got:
+            return msgspec.json.decode(got.read())
+
+    order = b'{"rooms": [{"room": "a", "can": ["listen"]}], "sub": "ann"}'
+    ticket = post("/v1/tickets", order)["ticket"]
+    url = f"{server.ws}/v1/rooms/a/listen?ticket={ticket}"
+    async with client(url) as ann:
+        await ann.until("joined")
+        places = [
+            post("/v1/rooms/a/messages", b'{"data": 1}', **{"Idempotency-Key": "k"})
+            for _ in range(2)
+        ]
+        assert places[1] == places[0] | {"duplicate": True}
+        assert (await ann.until("message"))["data"] == 1
+        assert post("/v1/revoke", b'{"subject": "ann"}') == {"connections": 1}
+        assert await ann.closed() == (4505, "revoked")
+
+    with pytest.raises(InvalidStatus, match="401"):
+        async with client(url):
+            pass
+
+    assert ticket not in server.output
