@@ -265,6 +265,8 @@ class Error(Event, frozen=True, kw_only=True):
     """Path of the offending field."""
     setting: str | UnsetType = UNSET
     """The setting that raises the limit."""
+    retry_after: float | UnsetType = UNSET
+    """Seconds after which the same may be allowed."""
     room: str | UnsetType = UNSET
     """The room that a refreshed token does not cover: it was left, or the speech in it ended."""
 
@@ -278,6 +280,8 @@ class Closing(Event, frozen=True, kw_only=True):
     message: str = ""
     reconnect_ms: int = 0
     """Wait a random time up to this many milliseconds before coming back."""
+    retry_after: float | UnsetType = UNSET
+    """Seconds to wait before that."""
 
 
 RoomEvent = Transcript | Message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import UNSET
 
-from actors.errors import BAD_MESSAGE, FORBIDDEN, Close, Refused
+from actors.errors import BAD_MESSAGE, FORBIDDEN, RATE_LIMITED, Close, Refused
 from actors.limits import Limits
 from actors.messages import Error
 from actors.quota import Bucket, Strikes
@@ -23,6 +23,7 @@ def error_of(refusal: Refused) -> Error:
         message=refusal.message,
         field=refusal.field or UNSET,
         setting=refusal.setting or UNSET,
+        retry_after=refusal.retry_after or UNSET,
     )
 
 
@@ -49,6 +50,9 @@ class Patience:
                     f"{FORBIDDEN_MOST} commands in {FORBIDDEN_WITHIN:g} seconds were forbidden"
                 )
         elif self._errors.take(1, now):
+            if refusal.code == "quota_exceeded":
+                return RATE_LIMITED.because(refusal.message, refusal.retry_after)
+
             return BAD_MESSAGE.because("too many refused commands (limits.errors_burst)")
 
         return None

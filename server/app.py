@@ -15,6 +15,7 @@ from server.routes.health import add_health
 from server.routes.messages import add_messages
 from server.routes.pages import add_pages
 from server.routes.sockets import add_sockets
+from server.routes.usage import add_usage
 from server.settings import Settings
 
 
@@ -34,6 +35,7 @@ def create_app(settings: Settings) -> FastAPI:
     add_problems(app, node.metrics.observer)
     add_health(app, node)
     add_messages(app, node)
+    add_usage(app, node)
     add_sockets(app, node)
     add_fronts(app, node)
     add_pages(app)

@@ -30,6 +30,7 @@ ENDINGS = {
     "idle": (1011, SILENT_CLIENT),
     "upstream_unavailable": (1011, SILENT_SERVICE),
     "invalid_data": (1008, UNDECODABLE),
+    "rate_limited": (1013, ""),
 }
 """Close code and Deepgram's name of our endings; the others keep their code."""
 AUDIO_REFUSALS = ("unsupported_audio", "bad_audio")
