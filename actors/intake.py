@@ -8,6 +8,8 @@ under `drop_oldest` the oldest audio goes. What needs no waiting passes the chan
 
 from __future__ import annotations
 
+import logging
+import math
 from collections import Counter
 from collections.abc import Callable
 
@@ -19,6 +21,9 @@ from actors.messages import AudioFrame, AudioSpec
 from actors.ports import Clock, Decoder
 from actors.timeline import Timeline
 
+log = logging.getLogger("roomcast.engines")
+LOG_EVERY = 10.0
+WHY = 256
 PIECE = 0.1
 """Seconds of decoded audio that travel as one frame."""
 Taker = Callable[[AudioFrame], bool]
@@ -32,8 +37,18 @@ class Tallies:
         self.ingress, self.upstream = ChannelTally(), ChannelTally()
         self.losses: Counter[str] = Counter()
         """Times that a session has lost an engine, by the engine's name."""
+        self._unlogged: Counter[str] = Counter()
+        self._logged: dict[str, float] = {}
         self.unheard_bytes = 0
         """Bytes of PCM that a lost engine took with it: there were more than is kept for replay."""
+
+    def lost(self, engine: str, why: str, now: float) -> None:
+        """Count the loss of an engine; one in LOG_EVERY seconds is logged."""
+        self.losses[engine] += 1
+        self._unlogged[engine] += 1
+        if now - self._logged.get(engine, -math.inf) >= LOG_EVERY:
+            times, self._unlogged[engine], self._logged[engine] = self._unlogged[engine], 0, now
+            log.warning("a stream was lost: %s (%d since the last line)", why[:WHY], times)
 
 
 class Intake:

@@ -48,7 +48,8 @@ class Line:
         """Seconds of the sent audio at which the stream's audio begins."""
         self._expected = 0
         """Byte of the session's audio that follows what has been sent."""
-        self._free = self._ended = self._served = False
+        self._free = self._ended = self._served = self._held = False
+        self._wasted = 0.0
         self._flushes = 0
         self._began = 0.0
         self._progress = Progress(limits.upstream, self._rate)
@@ -117,16 +118,25 @@ class Line:
             return
 
         self._acknowledge(stream, now)
-        waiting = self._intake.in_hand or self._intake.upstream.depth > 0
+        # What is held back, so that a loss could be mended, does not wait for the engine.
+        waiting = not self._held and (self._intake.in_hand or self._intake.upstream.depth > 0)
         trouble = self._progress.trouble(now, stream.heard, waiting, self._ring)
         if trouble is not None:
-            self._why = f"the engine {self.engine.name} {trouble}"
+            self._why = f"the engine {self.engine.name} {trouble.what}"
+            self._wasted = trouble.lasted
             self._cut.cancel()
+
+    async def settle(self) -> None:
+        """Make a final of the partial that is pending: nothing more comes."""
+        settled = self._splice.settle()
+        if settled is not None:
+            await self._owner.recognized(settled)
 
     async def _dial(self) -> None:
         limit = f"{self._limits.open_within:g} s (limits.upstream.open_within)"
         self._why = f"the engine {self.engine.name} did not accept the stream within {limit}"
-        within = min(self._limits.open_within, self._redial.left(self._clock.monotonic()))
+        left = self._redial.left(self._clock.monotonic())
+        within = self._limits.open_within if self._served else min(self._limits.open_within, left)
         with anyio.CancelScope(deadline=anyio.current_time() + within) as self._cut:
             async with self.engine.open(self._intake.spec) as stream:
                 self._cut.deadline = math.inf
@@ -140,7 +150,7 @@ class Line:
         raise UpstreamLost(self._why)
 
     async def _talk(self, stream: Upstream) -> None:
-        await self._settle()
+        await self._mend()
         self._begin(stream)
         self._redial.served(self._limits.lost_within)
         self._owner.stands("recovered" if self._served else "ready")
@@ -150,16 +160,13 @@ class Line:
             await self._listen(stream)
             loops.cancel_scope.cancel()
 
-    async def _settle(self) -> None:
+    async def _mend(self) -> None:
         """Make a final of the partial whose audio is no longer kept, and tell what else is lost."""
         ring, splice = self._ring, self._splice
         if ring.start <= self._byte(splice.reached):
             return
 
-        settled = splice.settle()
-        if settled is not None:
-            await self._owner.recognized(settled)
-
+        await self.settle()
         ring.forget(self._byte(splice.reached))
         first = max(ring.lost_first, self._byte(self._progress.answered))
         if first < ring.lost_after:
@@ -171,14 +178,14 @@ class Line:
         now = self._began = self._clock.monotonic()
         self._base = self._ring.start / self._rate
         self._splice.begin(self._base, replayed=self._served)
-        self._stream, self._ended, self._why = stream, False, ""
+        self._stream, self._ended, self._wasted = stream, False, 0.0
         self._progress.begin(self._base, now)
 
     def _hang_up(self) -> None:
         now, intake = self._clock.monotonic(), self._intake
-        self._redial.lost(now, now - self._began)
+        self._redial.lost(now, now - self._began, self._wasted)
         self._stream, self._free = None, False
-        intake.taker, intake.in_hand = None, False
+        intake.taker, intake.in_hand, self._held = None, False, False
         intake.settle()
 
     async def _feed(self, stream: Upstream) -> None:
@@ -214,9 +221,11 @@ class Line:
         self._expected = frame.position + len(frame.data)
         self._ring.add(frame.data)
         while self._too_far(stream):
+            self._held = True
             self._intake.route()
             await anyio.sleep(LOOK_EVERY)
 
+        self._held = False
         await stream.send(frame)
 
     def _too_far(self, stream: Upstream) -> bool:

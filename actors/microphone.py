@@ -234,6 +234,7 @@ class Microphone:
         principal = self._connection.principal
         key = principal.key(command.room)
         session = self._studio.resumable(command.resume, key, principal.subject)
+        session.check_resume(command)
         self.session = session
         await session.attach(self)
         self._acknowledge(command.id, session)

@@ -5,6 +5,8 @@ Nothing here waits; times are arguments. Positions are seconds of the audio that
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from actors.limits import Upstream
 from actors.replay import Ring
 
@@ -17,6 +19,13 @@ too, for it to count as lost."""
 MOST = 0.8
 """Share of the replay in which that must be seen."""
 PATIENCE_AT_MOST = 600.0
+
+
+class Trouble(NamedTuple):
+    """Why an engine counts as lost, and for how many seconds it has been in trouble."""
+
+    what: str
+    lasted: float
 
 
 class Progress:
@@ -57,7 +66,7 @@ class Progress:
         """Whether it is not too far at any time."""
         return sent <= self.answered + self._ahead
 
-    def trouble(self, now: float, heard: float, waiting: bool, ring: Ring) -> str | None:
+    def trouble(self, now: float, heard: float, waiting: bool, ring: Ring) -> Trouble | None:
         """Say why the engine counts as lost, or None; to be asked about once a second.
 
         `heard` is what the stream says of itself, `waiting` whether audio waits for it, `ring` the
@@ -68,12 +77,13 @@ class Progress:
             self._moved, self._moved_at = heard, now
 
         if now - self._moved_at > limits.stalled_within:
-            return f"took no audio for {limits.stalled_within:g} s (limits.upstream.stalled_within)"
+            limit = f"{limits.stalled_within:g} s (limits.upstream.stalled_within)"
+            return Trouble(f"took no audio for {limit}", now - self._moved_at)
 
         if now - self._answered_at > self._patience and self._ignores(ring):
-            sentence = f"did not answer {self._patience:g} s of speech"
-            self._patience = min(PATIENCE_AT_MOST, 2 * self._patience)
-            return f"{sentence} (limits.upstream.silent_within)"
+            patience, self._patience = self._patience, min(PATIENCE_AT_MOST, 2 * self._patience)
+            limit = f"{patience:g} s of speech (limits.upstream.silent_within)"
+            return Trouble(f"did not answer {limit}", patience)
 
         return None
 

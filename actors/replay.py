@@ -225,10 +225,13 @@ class Redial:
         """Note that the engine works: whatever fails next is a matter of its own."""
         self._settled = True
 
-    def lost(self, now: float, lasted: float) -> None:
-        """Note that a stream is over that was open for `lasted` seconds."""
-        if self._settled or lasted >= HEALTHY:
-            self._since, self._failures, self._settled = now, 0, False
+    def lost(self, now: float, lasted: float, wasted: float) -> None:
+        """Note that a stream is over that was open for `lasted` seconds.
+
+        For the last `wasted` of them it was in trouble.
+        """
+        if self._settled or lasted - wasted >= HEALTHY:
+            self._since, self._failures, self._settled = now - wasted, 0, False
 
     def failed(self, failure: Refused | UpstreamLost, now: float) -> float:
         """Choose the next engine; return the seconds to wait. Raises the failure: no more hope."""
@@ -252,7 +255,7 @@ class Redial:
             return 0.0
 
         longest: float = min(PAUSE_AT_MOST, PAUSE * 2 ** min(16, self._failures - 1))
-        return longest * self._chance()
+        return min(longest * self._chance(), self.left(now))
 
 
 def pieces(frames: Sequence[tuple[int, bytes]], size: int) -> Iterator[tuple[int, bytes]]:

@@ -16,7 +16,17 @@ from msgspec import UNSET
 from actors.errors import Refused, UpstreamLost
 from actors.intake import Intake
 from actors.line import Line
-from actors.messages import Ack, CommandId, Gap, Recognition, Speech, SpeechState, Transcript
+from actors.messages import (
+    Ack,
+    AudioSpec,
+    CommandId,
+    Gap,
+    Recognition,
+    Speech,
+    SpeechState,
+    Start,
+    Transcript,
+)
 from actors.ports import Decoder, Engine
 from actors.roles import Holder, Outlet, Subject
 
@@ -89,6 +99,10 @@ class SpeechSession:
 
     def end(self) -> None:
         """Take no more audio; what is here is still recognized and published. Idempotent."""
+        if not self.ending:
+            limits = self._outlet.limits.upstream
+            self._allow(limits.lost_within + limits.end_within)  # however often it is dialled again
+
         self.ending = True
         self.intake.end()
 
@@ -101,6 +115,19 @@ class SpeechSession:
     def detach(self) -> None:
         """The connection is lost; another one may resume the session."""
         self.holder, self.lost_at = None, self._outlet.clock.monotonic()
+
+    def check_resume(self, command: Start) -> None:
+        """Raise Refused("bad_message") if a command that resumes says what cannot be."""
+        usual, audio = AudioSpec(), self.subject.audio
+        said = {
+            "encoding": (command.encoding, usual.encoding, audio.encoding),
+            "rate": (command.rate or 0, 0, audio.rate),
+            "channels": (command.channels, usual.channels, audio.channels),
+        }
+        for field, (wanted, default, true) in said.items():
+            if wanted not in (default, true):
+                message = f"the session to resume has the {field} {true}; leave it out"
+                raise Refused("bad_message", message, field)
 
     async def attach(self, holder: Holder) -> None:
         """Go on with another connection; the one before is let go if it still seems to be there."""
@@ -151,8 +178,11 @@ class SpeechSession:
         self._ready = ready
         self.report()
         try:
-            with self._scope:
-                await self._work()
+            try:
+                with self._scope:
+                    await self._work()
+            finally:
+                await self.line.settle()
         finally:
             self.ending = True
             self.intake.close()
@@ -221,7 +251,8 @@ class SpeechSession:
         """Keep and tell the state of the line."""
         self._state = "ready" if state == "recovered" else state
         if state == "lost":
-            self._outlet.audio.losses[self.engine.name] += 1
+            now = self._outlet.clock.monotonic()
+            self._outlet.audio.lost(self.engine.name, message, now)
 
         if self._ready is not None and state == "ready":
             ready, self._ready = self._ready, None

@@ -155,7 +155,7 @@ class Gate:
             while True:
                 await self._asked.wait()
                 self._asked = anyio.Event()
-                reading = await to_thread.run_sync(self.tenants.reload)
+                reading = await to_thread.run_sync(self.tenants.reload, abandon_on_cancel=True)
                 if reading is not None:
                     self.tenants.take(reading)
                     self._fetcher.wake()

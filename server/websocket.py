@@ -15,6 +15,7 @@ from typing import Any
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
+from websockets.http11 import MAX_LINE_LENGTH
 
 from server.ports import ABORT_AFTER, CLOSE_WITHIN, PINGS
 from server.transport import ABORT, LOST
@@ -186,6 +187,10 @@ def find_fault(head: bytes) -> BadUpgrade | None:
             check(request)
     except BadUpgrade as bad:
         return bad
+
+    # The parent's parser gives up on a longer line, and leaves the connection open.
+    if max(map(len, head.split(b"\r\n"))) + 2 > MAX_LINE_LENGTH:
+        return BadUpgrade(431, f"a line of the head is over {MAX_LINE_LENGTH} bytes")
 
     return None
 

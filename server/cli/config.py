@@ -11,8 +11,9 @@ import tomli_w
 from msgspec.inspect import DictType, Metadata, StructType, Type, type_info
 
 from actors.limits import Section
+from server.cli.doctor import check_engines
 from server.cli.options import Bad, config_option, load_settings
-from server.settings import BadSettings, schema
+from server.settings import BadSettings, Settings, schema
 
 HIDDEN = "***"
 
@@ -31,6 +32,9 @@ def _veiled(value: Any, kind: Type) -> Any:
     if isinstance(kind, DictType):
         return {name: _veiled(each, kind.value_type) for name, each in value.items()}
 
+    if isinstance(value, str) and "://" in value and "?" in value and not is_secret(kind):
+        return f"{value.partition('?')[0]}?{HIDDEN}"  # keys stand there, too
+
     return HIDDEN if value and is_secret(kind) else msgspec.to_builtins(value)
 
 
@@ -48,9 +52,23 @@ def command() -> None:
 @config_option
 def check(config: Path | None) -> None:
     """Say whether the settings can be used; status 2 and the place of the error if not."""
+    settings = load_settings(config)
+    for each in check_engines(settings):
+        if each.verdict == "fail":
+            raise Bad(each.found)
+
+        if each.verdict == "warn":
+            click.echo(f"warning: {each.found}", err=True)
+
+    _check_tenants(settings)
+
+    click.echo("the settings are good")
+
+
+def _check_tenants(settings: Settings) -> None:
+    """Read the keys and the files of the tenants. Raises Bad."""
     from server.tenants import Tenants
 
-    settings = load_settings(config)
     try:
         broken = Tenants(settings).read().broken
     except BadSettings as error:
@@ -58,8 +76,6 @@ def check(config: Path | None) -> None:
 
     if broken:
         raise Bad("\n".join(broken.values()))
-
-    click.echo("the settings are good")
 
 
 @command.command("show")

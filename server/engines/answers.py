@@ -76,8 +76,8 @@ def outcome(name: str, error: BaseException | None, ended: bool) -> Exception:
     if isinstance(error, Refused | UpstreamLost):
         return error
 
-    if isinstance(error, BadAnswer):
-        return _lost(f"the {name} engine yielded {error}")
+    if isinstance(error, BadAnswer):  # it would yield the same again
+        return Refused("engine_rejected", _shown(f"the {name} engine yielded {error}"))
 
     if error is not None:
         return _lost(f"the {name} engine raised {type(error).__name__}: {error}")
@@ -86,8 +86,12 @@ def outcome(name: str, error: BaseException | None, ended: bool) -> Exception:
 
 
 def _lost(message: str) -> UpstreamLost:
+    return UpstreamLost(_shown(message))
+
+
+def _shown(message: str) -> str:
     shown = "".join(each if each.isprintable() else " " for each in message)
-    return UpstreamLost(shown if len(shown) <= REASON else f"{shown[: REASON - 3]}...")
+    return shown if len(shown) <= REASON else f"{shown[: REASON - 3]}..."
 
 
 def _answer(result: object) -> Answer:

@@ -116,7 +116,23 @@ class GeneratorEngine:
 
 def generator(options: Generator) -> GeneratorEngine:
     """Return the engine of the function that the settings name. Raises ValueError."""
+    if not options.call:
+        return Unconfigured(_nothing, options.max_streams, options.bridge)
+
     return GeneratorEngine(load(options.call), options.max_streams, options.bridge)
+
+
+class Unconfigured(GeneratorEngine):
+    """What is there in place of a function that nobody has named."""
+
+    def check(self, spec: AudioSpec) -> None:
+        """Raise Refused("engine_unconfigured")."""
+        message = f"the generator engine needs {SETTING}: it is not set"
+        raise Refused("engine_unconfigured", message, setting=SETTING)
+
+
+def _nothing(audio: object, spec: AudioSpec) -> tuple[()]:
+    return ()
 
 
 def load(path: str) -> Transcribe:

@@ -71,6 +71,8 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reading, self._silent, self._over = True, False, False
+        self._joined = False
+        """Whether `connect` has come to its end."""
         self._parts, self._text = bytearray(), False
 
     async def connect(
@@ -93,6 +95,7 @@ class Link(asyncio.Protocol):
             ssl=_tls() if address.secure else None,
             ssl_handshake_timeout=self._options.connect_within if address.secure else None,
         )
+        self._joined = True
 
     def audio(self, data: bytes) -> None:
         """Send a binary message; never waits, so look at `writable` before."""
@@ -138,7 +141,11 @@ class Link(asyncio.Protocol):
         """Close as the protocol has it, within a second; then cut. Also under cancellation."""
         with anyio.CancelScope(shield=True):
             self._stop()
-            if self._transport is None:
+            if self._transport is None or not self._joined:
+                # Cancelled while it connected: uvloop has closed the transport, and tells nobody.
+                if self._transport is not None and not self._transport.is_closing():
+                    self._transport.abort()
+
                 return
 
             self.resume()  # a close that is not read is not answered
@@ -148,7 +155,8 @@ class Link(asyncio.Protocol):
                     await self._gone.wait()
 
             self._transport.abort()
-            await self._gone.wait()
+            with anyio.move_on_after(CLOSE_WITHIN):
+                await self._gone.wait()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask for the upgrade."""

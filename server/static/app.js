@@ -75,6 +75,7 @@ function linkChanged(state, detail) {
   else if (state === "closed") showClosed(detail);
   else if (state === "reconnecting" && !detail.greeted && detail.attempts > PATIENCE) explainRefusal();
   if (state !== "live") setText("rtt", "–");
+  if (state === "reconnecting") explainLoss(detail);
   speaker.linkChanged(state === "live");
 }
 
@@ -126,6 +127,15 @@ function showEngine({ engine, lag, state }) {
   if (state === "waiting") return; // about audio between two sessions, not about ours
   setText("engine", state === "connecting" ? "Connecting" : state === "lost" ? "Reconnecting" : engine ?? "–");
   setText("lag", state === "ended" ? "–" : `${(lag ?? 0).toFixed(1)} s`);
+  if (["ready", "recovered", "resumed"].includes(state)) hideNotice("engine");
+  showHint(false);
+}
+
+/** Say why a connection was closed that had a speaker. */
+function explainLoss({ reason, message }) {
+  if (reason !== "upstream_unavailable" || speaker.state === "idle") return;
+  showError({ title: "The speech engine was lost", kind: "engine", code: reason,
+    message: `It did not come back${message && `: ${message}`}. What you said lately may be missing.` });
 }
 
 function showDropped(frames, seconds) {
@@ -158,6 +168,7 @@ function speechChanged(state) {
 function showHint(quiet) {
   if (speaker.state === "waiting" && !link.live) setText("hint", "Not connected. What you say is kept for a moment.");
   else if (speaker.state === "waiting") setText("hint", "Waiting for the speech engine.");
+  else if (speaker.state === "speaking" && speaker.engineLost) setText("hint", "The speech engine is lost. What you say waits for it.");
   else setText("hint", quiet ? "No sound arrives from this microphone. Is it muted?" : "");
 }
 

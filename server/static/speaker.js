@@ -39,6 +39,7 @@ export class Speaker {
     this.droppedSeconds = 0;
     this.fresh();
     this.attempt = 0;
+    this.engineLost = false;
     this.retry = 0;
     this.quietFrames = 0;
     this.close = () => {};
@@ -103,6 +104,7 @@ export class Speaker {
 
   /** The server tells of our session. */
   speech(event) {
+    this.engineLost = event.state === "lost";
     this.on.engine(event);
     if (event.state === "ready") this.retries = RETRIES;
     if (event.state !== "ended" && event.session) this.session = event.session;

@@ -180,3 +180,16 @@ async def test_closing_and_coming_back_reach_the_decoder() -> None:
     line.close()
     assert (decoder.restarts, decoder.closed) == (1, True)
     assert not line.hear_nowait(b"x")
+
+
+def test_losses_are_counted_and_few_of_them_logged(caplog: pytest.LogCaptureFixture) -> None:
+    tallies = Tallies()
+    for count in range(100):
+        tallies.lost("a", f"the engine a is gone {'x' * 1000}", count * 0.2)
+        tallies.lost("b", "the engine b is gone", 0.0)
+
+    assert tallies.losses == {"a": 100, "b": 100}
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 3
+    assert all(len(line) < 400 for line in lines)
+    assert lines[-1].endswith("(50 since the last line)")

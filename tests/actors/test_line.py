@@ -320,3 +320,60 @@ async def test_a_speaker_may_be_told_its_own_words_with_their_place() -> None:
         partial, final = [e for e in scene.told if e.__class__.__name__ == "Transcript"]
         assert getattr(final, "offset", None) == 2
         assert getattr(partial, "text", "") == "hel"
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_partial_that_nobody_ends_becomes_a_final_with_the_session(lost: bool) -> None:
+    async with speaking(Limits(upstream=Upstream(lost_within=5))) as scene:
+        await scene.hear(5)
+        await settle()
+        scene.stream.transcribe("half a sen", final=False)
+        await settle()
+        if lost:
+            scene.engine.broken = UpstreamLost("gone for good")
+            scene.stream.hang_up()
+        else:
+            scene.session.end()
+            await settle()
+            scene.stream.finish()
+
+        await anyio.sleep(20)
+        assert scene.over_at is not None
+        assert texts(scene) == ["half a sen"]
+
+
+async def test_an_engine_that_only_stammers_is_given_up() -> None:
+    async with speaking(Limits(upstream=Upstream(lost_within=60))) as scene:
+        for second in range(150):
+            if scene.stream.heard and second % 13 == 0:
+                scene.stream.transcribe("hm", end=0.1, final=False)
+
+            scene.stream.stall()
+            with anyio.move_on_after(0.5):
+                await scene.session.intake.hear(LOUD)
+
+            await anyio.sleep(1)
+            scene.session.line.watch(anyio.current_time())
+            if scene.over_at is not None:
+                break
+
+        assert scene.failure is not None
+        assert find(scene.failure, UpstreamLost)
+        assert scene.over_at is not None
+        assert 60 <= scene.over_at <= 100
+
+
+async def test_an_engine_that_is_mute_is_not_said_to_take_nothing() -> None:
+    limits = Limits(upstream=Upstream(stalled_within=3, silent_within=3, replay=8))
+    async with speaking(limits) as scene:
+        scene.engine.acknowledges = False
+        for _ in range(150):
+            with anyio.move_on_after(0.1):
+                await scene.session.intake.hear(LOUD)
+
+            await anyio.sleep(0.1)
+            scene.session.line.watch(anyio.current_time())
+
+        messages = [str(e.message) for e in scene.told if isinstance(e, Speech) and e.message]
+        assert messages
+        assert all("did not answer" in each for each in messages if each != "UNSET")

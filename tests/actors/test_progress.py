@@ -25,7 +25,10 @@ def test_an_engine_that_takes_nothing_while_audio_waits_is_in_trouble() -> None:
     progress.begin(0.0, 100.0)
     assert progress.trouble(100.0, 1.0, True, ring) is None
     assert progress.trouble(104.0, 1.0, True, ring) is None
-    assert "took no audio" in str(progress.trouble(106.0, 1.0, True, ring))
+    trouble = progress.trouble(106.0, 1.0, True, ring)
+    assert trouble is not None
+    assert "took no audio" in trouble.what
+    assert trouble.lasted == 6.0
 
 
 def test_an_engine_that_moves_or_has_nothing_to_do_is_not() -> None:

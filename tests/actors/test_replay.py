@@ -167,7 +167,7 @@ def test_an_engine_that_worked_is_dialled_again_first_then_the_next_ones_in_turn
     redial = Redial([a, b], 0.0, 10.0, lambda: 1.0)
     redial.served(60.0)
     redial.progressed()
-    redial.lost(100.0, 5.0)
+    redial.lost(100.0, 5.0, 0.0)
     assert redial.failed(UpstreamLost("x"), 100.0) == 0.25
     assert redial.engine is a
     assert redial.failed(UpstreamLost("x"), 101.0) == 0.0
@@ -183,12 +183,24 @@ def test_an_engine_that_worked_is_dialled_again_first_then_the_next_ones_in_turn
 def test_an_engine_that_only_listened_for_long_has_worked_too() -> None:
     redial = Redial([FakeEngine()], 0.0, 10.0, lambda: 1.0)
     redial.served(60.0)
-    redial.lost(500.0, 500.0)
+    redial.lost(500.0, 500.0, 0.0)
     assert redial.failed(UpstreamLost("x"), 500.0) == 0.25
-    redial.lost(501.0, 0.5)
+    redial.lost(501.0, 0.5, 0.0)
     assert redial.failed(UpstreamLost("x"), 501.0) == 0.5
     with pytest.raises(UpstreamLost):
         redial.failed(UpstreamLost("x"), 561.0)
+
+
+def test_time_in_trouble_is_no_time_of_work() -> None:
+    redial = Redial([FakeEngine()], 0.0, 10.0, lambda: 1.0)
+    redial.served(30.0)
+    redial.lost(500.0, 500.0, 10.0)
+    assert redial.left(500.0) == 20.0
+    redial.failed(UpstreamLost("x"), 500.0)
+    redial.lost(512.0, 12.0, 10.0)
+    redial.failed(UpstreamLost("x"), 512.0)
+    with pytest.raises(UpstreamLost):
+        redial.failed(UpstreamLost("x"), 520.0)
 
 
 def test_when_nobody_has_room_the_client_is_told_at_once() -> None:
@@ -204,7 +216,7 @@ def test_a_busy_engine_is_waited_for_once_the_session_runs() -> None:
     redial = Redial([FakeEngine()], 0.0, 10.0, lambda: 1.0)
     redial.served(60.0)
     redial.progressed()
-    redial.lost(20.0, 20.0)
+    redial.lost(20.0, 20.0, 0.0)
     assert redial.failed(busy(), 20.0) == 0.25
 
 

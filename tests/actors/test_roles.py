@@ -135,6 +135,19 @@ async def test_only_a_session_of_this_room_is_resumed(change: dict[str, str], co
         assert not stream.ended
 
 
+@pytest.mark.parametrize("field", ["encoding", "rate", "channels"])
+async def test_who_resumes_cannot_change_what_the_audio_is(field: str) -> None:
+    async with running() as node:
+        _, far, stream = await node.speak(rate=8000)
+        far.vanish()
+        said = {"encoding": "mulaw", "rate": 16000, "channels": 2}
+        _, again = await come_back(node, session_of(far), **{field: said[field]})
+        assert [(error.code, error.field) for error in again.of(Error)] == [("bad_message", field)]
+        _, again = await come_back(node, session_of(far), rate=8000)
+        assert again.of(Speech)[0].state == "resumed"
+        assert not stream.ended
+
+
 async def test_no_other_tenant_or_subject_resumes_a_session() -> None:
     async with running() as node:
         _, far, _ = await node.speak()

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from email.message import Message as Headers
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect
@@ -17,6 +18,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect
 from tests.browser.conftest import ARTIFACTS
 from tests.browser.node import Cable, Node
 from tests.browser.watch import Watch
+from tests.doubles import RevAiDouble
 
 pytestmark = pytest.mark.browser
 
@@ -165,6 +167,33 @@ def test_a_speaker_that_was_cut_off_goes_on_in_the_same_session_and_loses_nothin
     expect(page.locator("#dropped")).to_have_attribute("data-frames", "0")
     sessions = {segment.partition(".")[0] for segment in node.segments("cut-off")}
     assert len(sessions) == 1
+
+
+def test_a_speaker_is_told_that_the_engine_is_lost_and_why_the_session_ended(
+    page: Page, watch: Watch, tmp_path: Path
+) -> None:
+    with RevAiDouble() as double:
+        node = Node(
+            tmp_path / "log",
+            engines__enabled="revai",
+            engines__revai__url=double.url,
+            engines__revai__token=double.secret,
+            limits__upstream__lost_within=3,
+        )
+        node.start()
+        open_room(page, node.url, "lost-engine")
+        speak(page, "Ada")
+        expect(page.locator("#engine")).to_have_text("revai")
+
+    expect(page.locator("#hint")).to_contain_text("lost")
+    page.screenshot(path=ARTIFACTS / "engine-lost.png")
+    watch.outage = True
+    expect(page.locator("#notice-title")).to_have_text(
+        "The speech engine was lost", timeout=HEARD_WITHIN
+    )
+    page.screenshot(path=ARTIFACTS / "engine-gone.png")
+    page.locator("#speak").press("Enter")
+    node.kill()
 
 
 def test_a_late_reader_gets_the_recent_history(node: Node, page: Page) -> None:

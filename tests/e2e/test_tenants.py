@@ -21,6 +21,7 @@ from tests.servers import Server
 from tests.tokens import OTHER_SECRET, SECRET, mint, tenant
 
 pytestmark = [pytest.mark.anyio, LEAN]
+REFUSALS = 'roomcast_refusals_total{code="unauthorized"}'
 RELOADED = "tenants after a reload"
 
 
@@ -30,11 +31,10 @@ class TenantServer(Server):
     flags = ()
 
 
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with one tenant."""
-    directory = tmp_path / "tenants"
-    directory.mkdir()
+    directory = tmp_path_factory.mktemp("tenants")
     write(directory, SECRET)
     return directory
 
@@ -44,11 +44,13 @@ def write(directory: Path, secret: str) -> None:
     (directory / "acme.toml").write_text(f"keys.main.secret = '{secret}'\n")
 
 
-@pytest.fixture
-def server(protocol: str, directory: Path, tmp_path: Path) -> Iterator[TenantServer]:
+@pytest.fixture(scope="module")
+def server(
+    protocol: str, directory: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TenantServer]:
     """A server with that directory and one tenant in its settings."""
     server = TenantServer(
-        tmp_path / "log",
+        tmp_path_factory.mktemp("server") / "log",
         tenants_directory=directory,
         tenants=msgspec.json.encode(tenant("other", OTHER_SECRET)).decode(),
         server__protocol=protocol,
@@ -117,18 +119,19 @@ async def test_a_reload_changes_who_may_come_and_drops_nobody(
 
 
 async def test_a_flood_of_wrong_tokens_is_counted_and_not_logged(server: TenantServer) -> None:
-    before = server.output
+    before, counted = server.output, server.metric(REFUSALS)
     for _ in range(50):
         with pytest.raises(InvalidStatus, match="401"):
-            async with connecting(server, key=OTHER_SECRET):
+            async with connecting(server, key=SECRET, tenant="other"):
                 pass
 
     assert server.output == before
-    assert server.metric('roomcast_refusals_total{code="unauthorized"}') == 50
+    assert server.metric(REFUSALS) == counted + 50
 
 
 def test_the_commands_bring_the_token_of_the_environment(server: TenantServer) -> None:
-    listening = mint(rooms=[{"pattern": "a", "can": ["listen"]}])
+    theirs: dict[str, Any] = {"key": OTHER_SECRET, "tenant": "other"}
+    listening = mint(**theirs, rooms=[{"pattern": "a", "can": ["listen"]}])
     for token, said in (
         ("", "this needs a token"),
         ("a\nb", "ROOMCAST_TOKEN holds no token"),
@@ -138,7 +141,8 @@ def test_the_commands_bring_the_token_of_the_environment(server: TenantServer) -
         assert done.returncode != 0
         assert said in done.stderr
 
-    address, bearer = f"{server.http}/v1/rooms/a/messages", {"Authorization": f"Bearer {mint()}"}
+    address = f"{server.http}/v1/rooms/a/messages"
+    bearer = {"Authorization": f"Bearer {mint(**theirs)}"}
     with urlopen(Request(address, b'{"data": "hello"}', bearer), timeout=WITHIN):
         command = ("listen", "a", "--history", "1", "--url", server.http)
 

@@ -25,6 +25,7 @@ from server.node import SystemClock
 from server.protocol import LeanWebSocket
 from server.routes.fronts import serve_vosk
 from server.settings import Settings
+from server.websocket import HardenedWebSocket
 from tests.e2e.clients import client
 from tests.hosted import hosted
 from tests.tokens import OTHER_SECRET, SECRET, forge, mint, pem, tenant
@@ -86,10 +87,14 @@ def app_of(settings: Settings) -> FastAPI:
 
 
 @pytest.fixture
-async def address(app: FastAPI) -> AsyncIterator[str]:
-    """Where the app is served, without a scheme."""
-    async with hosted(app, http=HardenedHttp, ws=LeanWebSocket) as port:
+async def address(app: FastAPI, request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """Where the app is served, without a scheme; by the lean protocol unless a test wants both."""
+    protocol = getattr(request, "param", LeanWebSocket)
+    async with hosted(app, http=HardenedHttp, ws=protocol) as port:
         yield f"127.0.0.1:{port}"
+
+
+BOTH = pytest.mark.parametrize("address", [LeanWebSocket, HardenedWebSocket], indirect=True)
 
 
 Place = Callable[[str], tuple[str, dict[str, Any]]]
@@ -136,6 +141,7 @@ def is_told(answer: Answer, token: str) -> bool:
 
 
 @pytest.mark.anyio
+@BOTH
 async def test_a_good_token_is_let_in_at_every_place_and_never_repeated(address: str) -> None:
     token = mint()
     for place in PLACES.values():
@@ -162,6 +168,7 @@ async def test_a_good_token_is_let_in_at_every_place_and_never_repeated(address:
 
 
 @pytest.mark.anyio
+@BOTH
 async def test_a_bad_token_is_refused_at_every_place_of_every_surface(address: str) -> None:
     for bad, make in BAD.items():
         await check_refused(address, bad, make())
@@ -176,15 +183,19 @@ async def check_refused(address: str, bad: str, token: str) -> None:
 
     header = {"Authorization": f"Token {token}"}
     deepgram = await knock(address + LISTEN, additional_headers=header)
-    assert '"err_code":"UNAUTHORIZED"' in deepgram.body
     pair = await knock(address + LISTEN, subprotocols=["token", token])
     vosk = await knock(f"{address}/vosk", f"token={token}")
+    revai = await knock(address + STREAM, f"access_token={token}")
+    if bad == "huge" and deepgram.status == 431:  # the stock protocol takes no such line
+        assert {answer.status for answer in (*answers, pair, vosk, revai)} == {431}
+        return
+
     for answer in (*answers, deepgram, pair, vosk):
         assert answer.status == 401, (bad, answer)
         assert not is_told(answer, token)
 
+    assert '"err_code":"UNAUTHORIZED"' in deepgram.body
     assert all("Bearer" in answer.headers for answer in answers)
-    revai = await knock(address + STREAM, f"access_token={token}")
     assert (revai.status, revai.code) == (101, 4001)
     assert not is_told(revai, token)
     async with httpx2.AsyncClient(base_url=f"http://{address}") as http:

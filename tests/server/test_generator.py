@@ -268,7 +268,7 @@ async def test_a_refusal_and_a_loss_pass_as_they_are_and_are_no_bug(
 
 
 @pytest.mark.parametrize("kind", [hears, hears_soon])
-async def test_garbage_is_a_loss_with_a_sentence(
+async def test_garbage_is_refused_with_a_sentence(
     kind: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     def garbage(audio: Audio, spec: AudioSpec) -> Iterator[object]:
@@ -280,8 +280,12 @@ async def test_garbage_is_a_loss_with_a_sentence(
         yield 7
 
     async with engine_of(garbage if kind is hears else garbage_soon).open(SPEC) as stream:
-        assert await lost(stream) == (
-            "the generator engine yielded int, which is no Recognition, mapping or JSON object"
+        with pytest.raises(Refused) as refusal:
+            await collect(stream)
+
+        assert (refusal.value.code, refusal.value.message) == (
+            "engine_rejected",
+            "the generator engine yielded int, which is no Recognition, mapping or JSON object",
         )
 
     assert len(caplog.records) == 1

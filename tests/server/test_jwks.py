@@ -14,6 +14,8 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from actors.errors import Refused
@@ -24,7 +26,7 @@ from server.keysets import FRESH, KEPT, PAUSE, KeySet
 from server.settings import Settings
 from server.tenants import Tenants
 from server.tokens import UnknownKey, verify
-from tests.tokens import SECRET, forge, mint, pem, private
+from tests.tokens import SECRET, forge, mint, part, pem, private
 
 WRITERS: dict[str, Any] = {"RS256": RSAAlgorithm, "ES256": ECAlgorithm, "EdDSA": OKPAlgorithm}
 
@@ -287,3 +289,16 @@ def test_a_set_is_shared_and_its_public_keys_are_no_secrets() -> None:
     forged = forge({"alg": "HS256", "kid": "one"}, pem("RS256").encode())
     with pytest.raises(Refused):
         verify(forged, tenants.by_name, 0)
+
+
+FIELDS = st.text("AQB_-=!é\0", max_size=12) | st.binary(max_size=70).map(part)
+
+
+@given(
+    st.sampled_from(("RSA", "EC", "OKP", "oct")),
+    st.sampled_from(("P-256", "P-521", "Ed25519", "Ed448", "X25519", "")),
+    st.fixed_dictionaries({}, optional=dict.fromkeys(("n", "e", "x", "y", "kid"), FIELDS)),
+)
+def test_any_key_is_read_or_skipped(kty: str, crv: str, fields: dict[str, str]) -> None:
+    found = read_jwks(document({"kid": "a", **fields, "kty": kty, "crv": crv}, jwk("EdDSA", "b")))
+    assert "b" in found

@@ -324,3 +324,16 @@ async def test_the_key_is_in_no_log(
 
     ours = [record for record in caplog.records if record.name != "websockets.server"]
     assert rev.secret not in "".join(record.getMessage() for record in ours)
+
+
+async def test_a_dial_that_is_given_up_at_any_moment_leaves_nothing(rev: RevAiDouble) -> None:
+    engine = revai(RevAi(url=rev.url, token=rev.secret))
+    with anyio.fail_after(10):
+        for count in range(40):
+            patience = (-0.2, 0.0, 0.0002, 0.0005, 0.001)[count % 5]
+            with anyio.move_on_after(patience):
+                async with engine.open(SPEC):
+                    pass
+
+    assert engine.streams == 0
+    await until(rev, lambda: not rev.open)

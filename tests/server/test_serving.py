@@ -8,6 +8,7 @@ import logging
 import socket
 import sys
 
+import msgspec
 import pytest
 
 from server.address import check_exposure, listen, url_of
@@ -15,6 +16,7 @@ from server.loopback import is_loopback
 from server.serving import JsonFormatter
 from server.settings import BadSettings, Server, Settings
 from tests.processes import free_port
+from tests.tokens import tenant
 
 
 @pytest.mark.parametrize(
@@ -51,8 +53,15 @@ def test_every_other_address_is_exposed_and_needs_to_be_asked_for(host: str) -> 
 
 
 def test_a_server_without_a_tenant_does_not_start() -> None:
-    with pytest.raises(BadSettings, match="--dev"):
+    with pytest.raises(BadSettings, match="tenants_directory, or let --dev"):
         check_exposure(Settings())
+
+
+def test_a_server_of_tenants_starts_anywhere() -> None:
+    for more in ({"tenants": tenant()}, {"tenants_directory": "/etc/roomcast/tenants"}):
+        check_exposure(msgspec.convert({"server": {"host": "0.0.0.0"}, **more}, Settings))
+        with pytest.raises(BadSettings, match="--expose"):
+            check_exposure(msgspec.convert({"dev": True, "server": {"host": ""}, **more}, Settings))
 
 
 def test_a_free_port_is_taken_and_named() -> None:

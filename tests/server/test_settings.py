@@ -172,11 +172,13 @@ def test_a_secret_is_never_shown(tmp_path: Path) -> None:
     file.write_text(
         "[engines.revai]\ntoken = 'sesame'\n[engines.deepgram]\nkey = 'sesame'\n"
         "[engines.websocket]\nheaders = {Authorization = 'Bearer sesame'}\n"
+        "url = 'wss://example.com/path?key=sesame'\n"
     )
     settings = load(file, {})
     shown = str(msgspec.to_builtins(veiled(settings)))
     assert "sesame" not in shown + repr(settings)
-    assert shown.count("***") == 3
+    assert shown.count("***") == 4
+    assert "wss://example.com/path" in shown
     assert settings.engines.revai.token == "sesame"
 
 
