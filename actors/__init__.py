@@ -2,6 +2,7 @@
 
 Reading order is dependency order: errors, limits, quota, principal, meter, expiry, revocation,
 messages, refusals, statistics, wire, lifecycle, mailbox, channel, timeline, log, rooms, ports,
-catalog, replay, progress, intake, roles, line, speech, microphone, connection, fanout, membership,
-upkeep, population, access, publisher, census, manager. A module imports only from those before it.
+catalog, redial, replay, progress, intake, roles, line, speech, microphone, connection, fanout,
+membership, upkeep, population, access, publisher, census, manager. A module imports only from those
+before it.
 """

@@ -153,9 +153,11 @@ class ConnectionActor:
             transport.write(burst)
             return
 
-        self._hub.backlogged.add(self)
         for frame in burst.frames:
             self.egress.send_nowait(frame, now)
+
+        if self.egress:
+            self._hub.backlogged.add(self)
 
     def tell(self, event: AnyEvent) -> None:
         """Send an event to this connection alone."""

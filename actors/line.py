@@ -17,7 +17,8 @@ from actors.limits import Limits
 from actors.messages import AudioFrame, Recognition
 from actors.ports import Clock, Engine, Upstream
 from actors.progress import Progress
-from actors.replay import Redial, Ring, Splice, engine_failure, pieces
+from actors.redial import Redial, engine_failure
+from actors.replay import Ring, Splice, pieces
 from actors.roles import Owner
 
 LOOK_EVERY = 0.05
@@ -48,7 +49,7 @@ class Line:
         """Seconds of the sent audio at which the stream's audio begins."""
         self._expected = 0
         """Byte of the session's audio that follows what has been sent."""
-        self._free = self._ended = self._served = self._held = False
+        self._free = self._ended = self._served = self._held = self._replaying = False
         self._wasted = 0.0
         self._flushes = 0
         self._began = 0.0
@@ -96,12 +97,11 @@ class Line:
 
     async def flush(self) -> bool:
         """Ask the engine for a final; False says that none will come for it."""
+        self._flushes += 1
         stream = self._stream
-        if stream is None:  # its successor is asked
-            self._flushes += 1
+        if stream is None or self._replaying:  # asked once the engine has all audio so far
             return True
 
-        self._flushes += 1
         try:
             if await stream.flush():
                 return True
@@ -179,6 +179,7 @@ class Line:
         self._base = self._ring.start / self._rate
         self._splice.begin(self._base, replayed=self._served)
         self._stream, self._ended, self._wasted = stream, False, 0.0
+        self._replaying = True
         self._progress.begin(self._base, now)
 
     def _hang_up(self) -> None:
@@ -194,11 +195,13 @@ class Line:
         for position, data in pieces(ring.frames(), self._rate // 10):
             await stream.send(AudioFrame(position, data))
 
-        for _ in range(self._flushes):
+        asked = 0
+        while asked < self._flushes:
+            asked += 1
             if not await stream.flush():
                 self._unflushed()
-                break
 
+        self._replaying = False
         intake.taker, intake.flowing, self._free = self.take_nowait, True, True
         try:
             while True:

@@ -16,6 +16,7 @@ from actors.errors import (
     SLOW_CONSUMER,
     Close,
     Refused,
+    SessionEnd,
     ending,
     find,
     is_bug,
@@ -41,6 +42,10 @@ class Connection(Protocol):
     id: str
     kind: Kind
     principal: Principal
+
+    @property
+    def open(self) -> bool:
+        """Whether it has not ended."""
 
     def tell(self, event: AnyEvent) -> None:
         """Send an event to this connection alone."""
@@ -97,14 +102,11 @@ class Microphone:
                 "already_started", "this connection has a speech session; send stop first"
             )
 
-        if command.resume:
-            session = await self._resume(command)
-        else:
-            session = await self._begin(command)
-
+        session = await (self._resume(command) if command.resume else self._begin(command))
         early, self._early, self._refused, self._used = self._early, [], False, True
-        for data in early:
-            await session.intake.hear(data)
+        with anyio.CancelScope() as self._hearing:
+            for data in early:
+                await session.intake.hear(data)
 
     def hear_nowait(self, data: bytes) -> bool:
         """Take a frame of audio if a session has room for it; False says that it needs `hear`."""
@@ -210,6 +212,9 @@ class Microphone:
         studio, principal = self._studio, self._connection.principal
         key = principal.key(command.room)
         await studio.reserve(key)
+        if not self._connection.open:
+            raise SessionEnd(GONE)  # while it waited: nobody would ever end the session
+
         audio = spec_of(command)
         engines = studio.catalog.choose(command.engine, audio, principal.tenant)
         subject = Subject(
@@ -234,7 +239,7 @@ class Microphone:
         principal = self._connection.principal
         key = principal.key(command.room)
         session = self._studio.resumable(command.resume, key, principal.subject)
-        session.check_resume(command)
+        session.subject.check_resume(command)
         self.session = session
         await session.attach(self)
         self._acknowledge(command.id, session)

@@ -1,59 +1,52 @@
-"""What a lost engine makes necessary: audio to send again, one run of segments out of several
-streams, and whom to dial next.
+"""What a lost engine makes necessary: audio to send again, and one run of segments out of several
+streams.
 
-Nothing here waits; times are arguments.
+Nothing here waits.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from sys import byteorder
 
 import msgspec
 
-from actors.errors import Refused, UpstreamLost, leaves
 from actors.messages import Recognition, Word
-from actors.ports import Engine
 
 AUDIBLE = 500
 """Peak of 16-bit samples from which a stretch of audio may be speech (-36 dB of full scale)."""
+FEWEST = 150
+"""Frames that a full ring holds at least; what is under a quarter of such a one is joined."""
 LOOK_AT = 16
 """One sample of so many is looked at."""
-PAUSE = 0.25
-PAUSE_AT_MOST = 5.0
-"""Seconds before an engine is dialled again: a random part of PAUSE, doubled with each failure."""
-HEALTHY = 10.0
-"""Seconds after which a stream has worked, even if nothing was said."""
-HOPELESS = frozenset(
-    {
-        "engine_forbidden",
-        "engine_rejected",
-        "engine_unauthorized",
-        "engine_unconfigured",
-        "engine_unpaid",
-        "unsupported_audio",
-    }
-)
-"""Refusals that dialling again cannot mend."""
 
 
 class Ring:
     """The newest audio that no final covers, within a bound; beyond it the oldest goes."""
 
     def __init__(self, limit: int) -> None:
-        """Keep at most `limit` bytes, and a frame."""
+        """Keep at most `limit` bytes, and a frame; small frames are joined."""
         self._limit = limit
+        self._small, self._joined = limit // FEWEST // 4, limit // FEWEST
         self._frames: deque[bytes] = deque()
         self.start = self.end = 0
         """First byte that is kept, and the one after the last."""
         self.lost_first = self.lost_after = 0
         """Where what was dropped begins and ends that may have been speech."""
+        self._since = self._looked = -1
+        self._loud = self._first = 0
+        """What `audible` has found since a byte, up to where it has looked."""
 
     def add(self, data: bytes) -> None:
         """Append a frame."""
-        self._frames.append(data)
+        frames = self._frames
+        if len(data) <= self._small and frames and len(frames[-1]) + len(data) <= self._joined:
+            frames[-1] += data
+        else:
+            frames.append(data)
+
         self.end += len(data)
         while self.end - self.start > self._limit:
             self._drop(self._frames.popleft())
@@ -91,15 +84,30 @@ class Ring:
     def audible(self, since: int) -> tuple[int, int]:
         """Return how many bytes after a byte may be speech, and how many came since the first.
 
-        The audio must be 16-bit PCM.
+        The audio must be 16-bit PCM. Asked again for the same byte, it looks at what is new.
         """
-        loud = [
-            (position, len(data))
-            for position, data in self.frames()
-            if position >= since and _peak(data) >= AUDIBLE
-        ]
-        first = loud[0][0] if loud else self.end
-        return sum(length for _, length in loud), self.end - first
+        if since != self._since:
+            self._since, self._looked = since, max(since, self.start)
+            self._loud, self._first = 0, self.end
+
+        for position, data in self._unlooked():
+            if _peak(data) >= AUDIBLE:
+                self._first = self._first if self._loud else position
+                self._loud += len(data)
+
+        self._looked = self.end
+        return self._loud, self.end - self._first if self._loud else 0
+
+    def _unlooked(self) -> list[tuple[int, bytes]]:
+        position, found = self.end, []
+        for data in reversed(self._frames):
+            position -= len(data)
+            if position < self._looked:
+                break
+
+            found.append((position, data))
+
+        return found[::-1]
 
 
 def _peak(data: bytes) -> int:
@@ -193,71 +201,6 @@ class Splice:
         return Word(word.text, word.start + self._base, word.end + self._base, word.confidence)
 
 
-class Redial:
-    """Decides which engine is dialled next, after what pause, and when there is no more hope."""
-
-    def __init__(
-        self, engines: Sequence[Engine], now: float, patience: float, chance: Callable[[], float]
-    ) -> None:
-        """Begin with the first engine; `patience` is how many seconds it may take to be served.
-
-        `chance` returns a number from 0 to 1.
-        """
-        self._engines = list(engines)
-        self._since, self._patience, self._chance = now, patience, chance
-        self._failures = self._index = 0
-        self._served = self._settled = False
-
-    @property
-    def engine(self) -> Engine:
-        """The engine to dial."""
-        return self._engines[self._index]
-
-    def left(self, now: float) -> float:
-        """Return the seconds for which there is still hope."""
-        return self._since + self._patience - now
-
-    def served(self, patience: float) -> None:
-        """Note that an engine has accepted the stream; `patience` bounds every later loss."""
-        self._served, self._patience = True, patience
-
-    def progressed(self) -> None:
-        """Note that the engine works: whatever fails next is a matter of its own."""
-        self._settled = True
-
-    def lost(self, now: float, lasted: float, wasted: float) -> None:
-        """Note that a stream is over that was open for `lasted` seconds.
-
-        For the last `wasted` of them it was in trouble.
-        """
-        if self._settled or lasted - wasted >= HEALTHY:
-            self._since, self._failures, self._settled = now - wasted, 0, False
-
-    def failed(self, failure: Refused | UpstreamLost, now: float) -> float:
-        """Choose the next engine; return the seconds to wait. Raises the failure: no more hope."""
-        again = self._failures == 0 and self._served and isinstance(failure, UpstreamLost)
-        self._failures += 1
-        hopeless = isinstance(failure, Refused) and failure.code in HOPELESS
-        if hopeless:
-            del self._engines[self._index]
-        elif not again:
-            self._index += 1
-
-        round_over = self._index >= len(self._engines)
-        if not self._engines or self.left(now) <= 0:
-            raise failure
-
-        if round_over:
-            self._index = 0
-            if isinstance(failure, Refused) and not (hopeless or self._served):
-                raise failure  # nobody has room: the client is told at once
-        elif not again:
-            return 0.0
-
-        longest: float = min(PAUSE_AT_MOST, PAUSE * 2 ** min(16, self._failures - 1))
-        return min(longest * self._chance(), self.left(now))
-
-
 def pieces(frames: Sequence[tuple[int, bytes]], size: int) -> Iterator[tuple[int, bytes]]:
     """Join frames into pieces of at most `size` bytes, or of one frame if that is larger."""
     start, joined = 0, b""
@@ -273,21 +216,3 @@ def pieces(frames: Sequence[tuple[int, bytes]], size: int) -> Iterator[tuple[int
 
     if joined:
         yield start, joined
-
-
-def engine_failure(error: Exception) -> Refused | UpstreamLost | None:
-    """Return what a stream failed of, or None if it was not the engine's doing."""
-    causes = list(leaves(error))
-    if all(_is_the_engine_s(cause) for cause in causes):
-        cause = causes[0]
-        assert isinstance(cause, Refused | UpstreamLost)
-        return cause
-
-    return None
-
-
-def _is_the_engine_s(cause: BaseException) -> bool:
-    if isinstance(cause, Refused):
-        return cause.code.startswith("engine_") or cause.code == "unsupported_audio"
-
-    return isinstance(cause, UpstreamLost)

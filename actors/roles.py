@@ -6,11 +6,19 @@ from typing import Protocol
 
 import msgspec
 
-from actors.errors import Close
+from actors.errors import Close, Refused
 from actors.intake import Tallies
 from actors.limits import Limits
 from actors.log import Position
-from actors.messages import AnyEvent, AudioSpec, Recognition, Speaker, SpeechState, Transcript
+from actors.messages import (
+    AnyEvent,
+    AudioSpec,
+    Recognition,
+    Speaker,
+    SpeechState,
+    Start,
+    Transcript,
+)
 from actors.ports import Clock, Observer
 
 
@@ -28,6 +36,19 @@ class Subject(msgspec.Struct, frozen=True):
     """Whether the speaker is told them."""
     owner: str = ""
     """The subject of the token that it was started with; nobody else may resume it."""
+
+    def check_resume(self, command: Start) -> None:
+        """Raise Refused("bad_message") if a command that resumes says what cannot be."""
+        usual, audio = AudioSpec(), self.audio
+        said = {
+            "encoding": (command.encoding, usual.encoding, audio.encoding),
+            "rate": (command.rate or 0, 0, audio.rate),
+            "channels": (command.channels, usual.channels, audio.channels),
+        }
+        for field, (wanted, default, true) in said.items():
+            if wanted not in (default, true):
+                message = f"the session to resume has the {field} {true}; leave it out"
+                raise Refused("bad_message", message, field)
 
 
 class Outlet(Protocol):

@@ -18,18 +18,17 @@ from actors.intake import Intake
 from actors.line import Line
 from actors.messages import (
     Ack,
-    AudioSpec,
     CommandId,
     Gap,
     Recognition,
     Speech,
     SpeechState,
-    Start,
     Transcript,
 )
 from actors.ports import Decoder, Engine
 from actors.roles import Holder, Outlet, Subject
 
+GAPS = 256
 FLUSHES = 16
 """Flushes that may wait for their answers."""
 
@@ -55,6 +54,8 @@ class SpeechSession:
         self._abandoned = False
         self._state: SpeechState = "connecting"
         self._flushes: deque[CommandId | None] = deque()
+        self._untold: deque[Gap] = deque(maxlen=GAPS)
+        """Gaps of the time in which nobody holds the session."""
         self._ready: Callable[[], None] | None = lambda: None
         self._scope = anyio.CancelScope()
         self._ahead = anyio.current_time() - clock.monotonic()
@@ -116,19 +117,6 @@ class SpeechSession:
         """The connection is lost; another one may resume the session."""
         self.holder, self.lost_at = None, self._outlet.clock.monotonic()
 
-    def check_resume(self, command: Start) -> None:
-        """Raise Refused("bad_message") if a command that resumes says what cannot be."""
-        usual, audio = AudioSpec(), self.subject.audio
-        said = {
-            "encoding": (command.encoding, usual.encoding, audio.encoding),
-            "rate": (command.rate or 0, 0, audio.rate),
-            "channels": (command.channels, usual.channels, audio.channels),
-        }
-        for field, (wanted, default, true) in said.items():
-            if wanted not in (default, true):
-                message = f"the session to resume has the {field} {true}; leave it out"
-                raise Refused("bad_message", message, field)
-
     async def attach(self, holder: Holder) -> None:
         """Go on with another connection; the one before is let go if it still seems to be there."""
         old, self.holder = self.holder, holder
@@ -138,7 +126,10 @@ class SpeechSession:
         await self.intake.undisturbed()
         self.intake.restart()
         self.keep_alive()
+        self._flushes = deque([None] * len(self._flushes))  # the ids are those of somebody else
         self.report("resumed")
+        while self._untold:
+            holder.tell(self._untold.popleft())
 
     async def flush(self, command_id: CommandId | None) -> None:
         """Ask for the final of what was said so far; waits until the engine has its audio.
@@ -236,16 +227,17 @@ class SpeechSession:
         else:
             timeline.add_hole(first, after)
 
-        if self.holder is not None:
-            self.holder.tell(
-                Gap(
-                    room=self.subject.room,
-                    first=first,
-                    last=after - 1,
-                    reason="replay_full" if sent else "upstream_full",
-                    session=self.subject.session,
-                )
-            )
+        gap = Gap(
+            room=self.subject.room,
+            first=first,
+            last=after - 1,
+            reason="replay_full" if sent else "upstream_full",
+            session=self.subject.session,
+        )
+        if self.holder is None:
+            self._untold.append(gap)
+        else:
+            self.holder.tell(gap)
 
     def stands(self, state: SpeechState, message: str = "") -> None:
         """Keep and tell the state of the line."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import deque
 
 from actors.messages import Word
@@ -9,7 +10,7 @@ from actors.messages import Word
 MARK_EVERY = 0.1
 """Seconds of audio between two notes of when it came, from which the delay of a final is told."""
 MARKS = 512
-HOLES = 256
+HOLES = 4096
 
 
 class Timeline:
@@ -19,8 +20,10 @@ class Timeline:
         self._rate = bytes_per_second
         self._marks: deque[tuple[float, float]] = deque(maxlen=MARKS)
         self._mark_at = 0
-        self._holes: deque[tuple[int, int]] = deque(maxlen=HOLES)
-        """Byte of the engine's audio at which a hole begins, and all bytes missing up to it."""
+        self._begins: list[int] = []
+        """Bytes of the engine's audio at which holes begin."""
+        self._missing: list[int] = [0]
+        """All bytes missing before the first of them, and up to each."""
 
     def seconds(self, position: int) -> float:
         """Return the time of a byte."""
@@ -38,34 +41,31 @@ class Timeline:
 
     def add_hole(self, first: int, after: int) -> None:
         """Note that the bytes from `first` to before `after` never reach the engine."""
-        already = self._holes[-1][1] if self._holes else 0
-        self._holes.append((first - already, already + after - first))
+        already = self._missing[-1]
+        self._begins.append(first - already)
+        self._missing.append(already + after - first)
+        if len(self._begins) > HOLES:  # the oldest half has been told of long ago
+            del self._begins[: HOLES // 2], self._missing[: HOLES // 2]
 
     def shift(self, seconds: float, ends: bool = False) -> float:
         """Turn the engine's time, which knows of no holes, into the time of the session's audio.
 
         What `ends` where a hole begins ends before it; what starts there starts after it.
         """
-        missing = self._missing(round(seconds * self._rate), ends)
+        missing = self._missing_at(round(seconds * self._rate), ends)
         return round(seconds + self.seconds(missing), 3)
 
     def place(self, byte: int) -> int:
         """Turn a byte of the engine's audio into the byte of the session's audio."""
-        return byte + self._missing(byte, ends=False)
+        return byte + self._missing_at(byte, ends=False)
 
-    def _missing(self, byte: int, ends: bool) -> int:
-        missing = 0
-        for begins, total in self._holes:
-            if begins > byte or (ends and begins == byte):
-                break
-
-            missing = total
-
-        return missing
+    def _missing_at(self, byte: int, ends: bool) -> int:
+        find = bisect_left if ends else bisect_right
+        return self._missing[find(self._begins, byte)]
 
     def shift_word(self, word: Word) -> Word:
         """Turn the times of a word."""
-        if not self._holes:
+        if not self._begins:
             return word
 
         start, end = self.shift(word.start), self.shift(word.end, ends=True)

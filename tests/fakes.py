@@ -282,6 +282,8 @@ class FakeEngine:
         self.name, self.max_streams, self.restarts = name, max_streams, 0
         self.streams: list[FakeUpstream] = []
         self.slow_to_open = 0.0
+        self.stalls = False
+        """Whether streams open stalled."""
         self.obliging = False
         """Whether streams end with a final of their own, instead of waiting for the test."""
         self.broken: Exception | None = None
@@ -302,6 +304,9 @@ class FakeEngine:
             raise Refused("engine_busy", "no stream is free", setting="engines.fake.max_streams")
 
         stream = FakeUpstream(spec.bytes_per_second, self.obliging)
+        if self.stalls:
+            stream.stall()
+
         self.streams.append(stream)
         try:
             yield stream

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import anyio
 import pytest
@@ -19,7 +20,7 @@ from actors.principal import CAPABILITIES, Grant, Principal
 from tests.actors.node import data_of, order, running
 from tests.actors.tenants import NAMES, Step, play, write
 from tests.autojump import settle
-from tests.fakes import EPOCH, FakeTransport
+from tests.fakes import EPOCH, DistantBackplane, FakeClock, FakeTransport
 
 pytestmark = pytest.mark.anyio
 fewer = settings(max_examples=settings().max_examples // 4)
@@ -331,6 +332,21 @@ async def test_who_is_revoked_while_the_socket_is_being_accepted_gets_nothing(
         assert ending(far).code == 4505
         assert node.engine.streams == []
         assert node.manager.statistics().subscriptions == 0
+
+
+@pytest.mark.parametrize("command", ["join", "start"])
+async def test_who_is_revoked_while_a_command_waits_gets_nothing_either(command: str) -> None:
+    plane = DistantBackplane(Limits().history, 100, FakeClock(), [1.0])
+    async with running(backplane=plane) as node, anyio.create_task_group() as tasks:
+        actor, far = node.open(ann())
+        tasks.start_soon(partial(order, actor, command, id=1, room="a"))
+        await anyio.sleep(0.5)
+        node.manager.revoke("t", subject="ann")
+        await anyio.sleep(10)
+        assert ending(far).code == 4505
+        assert node.manager.upkeep.speaking == {}
+        assert node.manager.statistics().subscriptions == 0
+        assert node.engine.streams == []
 
 
 async def test_a_revoked_speaker_cannot_come_back_to_its_session() -> None:

@@ -377,3 +377,35 @@ async def test_an_engine_that_is_mute_is_not_said_to_take_nothing() -> None:
         messages = [str(e.message) for e in scene.told if isinstance(e, Speech) and e.message]
         assert messages
         assert all("did not answer" in each for each in messages if each != "UNSET")
+
+
+async def test_a_flush_during_a_replay_is_asked_behind_it_and_once() -> None:
+    async with speaking() as scene:
+        await scene.hear(5)
+        await settle()
+        scene.engine.stalls = True
+        scene.stream.hang_up()
+        await anyio.sleep(1)
+        assert scene.states[-1] == "recovered"
+        await scene.session.flush(1)
+        assert scene.stream.flushes == 0, "the replay has not been taken yet"
+        scene.stream.resume()
+        await settle()
+        assert scene.stream.flushes == 1
+        assert len(scene.stream.audio) == 5 * len(FRAME)
+
+
+async def test_a_gap_while_nobody_holds_the_session_is_told_to_who_resumes() -> None:
+    limits = Limits(upstream=Upstream(frames=2, policy="drop_oldest"))
+    async with speaking(limits) as scene:
+        await scene.hear(1)
+        await settle()
+        scene.stream.stall()
+        await scene.hear(10)
+        scene.session.detach()
+        scene.stream.resume()
+        await settle()
+        assert scene.gaps == []
+        await scene.session.attach(scene)
+        assert len(scene.gaps) == 1
+        assert [e.__class__.__name__ for e in scene.told[-2:]] == ["Speech", "Gap"]

@@ -1,15 +1,12 @@
-"""What is sent again, how streams are joined, and who is dialled next."""
+"""What is sent again, and how streams are joined."""
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.errors import INTERNAL, Refused, SessionEnd, UpstreamLost
 from actors.messages import Recognition, Word
-from actors.replay import Redial, Ring, Splice, engine_failure, pieces
-from tests.fakes import FakeEngine
+from actors.replay import Ring, Splice, pieces
 
 LOUD = (8000).to_bytes(2, "little") * 320
 QUIET = bytes(640)
@@ -157,84 +154,21 @@ def test_any_cuts_leave_each_second_said_once(script: list[tuple[int, bool]]) ->
     assert splice.reached == at
 
 
-def busy() -> Refused:
-    """A refusal for lack of room."""
-    return Refused("engine_busy", "full")
+@given(st.lists(st.integers(1, 700), min_size=1, max_size=200))
+def test_small_frames_are_joined_and_audible_sees_each_byte_once(sizes: list[int]) -> None:
+    whole, ring, fresh = Ring(15_000), Ring(15_000), 0
+    for count, size in enumerate(sizes):
+        data = (8000).to_bytes(2, "little") * size if count % 3 else bytes(2 * size)
+        whole.add(data)
+        ring.add(data)
+        fresh += len(data)
+        if count % 5 == 0:
+            ring.audible(0)
 
-
-def test_an_engine_that_worked_is_dialled_again_first_then_the_next_ones_in_turn() -> None:
-    a, b = FakeEngine("a"), FakeEngine("b")
-    redial = Redial([a, b], 0.0, 10.0, lambda: 1.0)
-    redial.served(60.0)
-    redial.progressed()
-    redial.lost(100.0, 5.0, 0.0)
-    assert redial.failed(UpstreamLost("x"), 100.0) == 0.25
-    assert redial.engine is a
-    assert redial.failed(UpstreamLost("x"), 101.0) == 0.0
-    assert redial.engine is b
-    assert redial.failed(UpstreamLost("x"), 102.0) == 1.0
-    assert redial.engine is a
-    pauses = [redial.failed(UpstreamLost("x"), 103.0) for _ in range(12)]
-    assert max(pauses) == 5.0
-    with pytest.raises(UpstreamLost):
-        redial.failed(UpstreamLost("x"), 160.0)
-
-
-def test_an_engine_that_only_listened_for_long_has_worked_too() -> None:
-    redial = Redial([FakeEngine()], 0.0, 10.0, lambda: 1.0)
-    redial.served(60.0)
-    redial.lost(500.0, 500.0, 0.0)
-    assert redial.failed(UpstreamLost("x"), 500.0) == 0.25
-    redial.lost(501.0, 0.5, 0.0)
-    assert redial.failed(UpstreamLost("x"), 501.0) == 0.5
-    with pytest.raises(UpstreamLost):
-        redial.failed(UpstreamLost("x"), 561.0)
-
-
-def test_time_in_trouble_is_no_time_of_work() -> None:
-    redial = Redial([FakeEngine()], 0.0, 10.0, lambda: 1.0)
-    redial.served(30.0)
-    redial.lost(500.0, 500.0, 10.0)
-    assert redial.left(500.0) == 20.0
-    redial.failed(UpstreamLost("x"), 500.0)
-    redial.lost(512.0, 12.0, 10.0)
-    redial.failed(UpstreamLost("x"), 512.0)
-    with pytest.raises(UpstreamLost):
-        redial.failed(UpstreamLost("x"), 520.0)
-
-
-def test_when_nobody_has_room_the_client_is_told_at_once() -> None:
-    a, b = FakeEngine("a"), FakeEngine("b")
-    redial = Redial([a, b], 0.0, 10.0, lambda: 1.0)
-    assert redial.failed(busy(), 0.0) == 0.0
-    assert redial.engine is b
-    with pytest.raises(Refused):
-        redial.failed(busy(), 0.1)
-
-
-def test_a_busy_engine_is_waited_for_once_the_session_runs() -> None:
-    redial = Redial([FakeEngine()], 0.0, 10.0, lambda: 1.0)
-    redial.served(60.0)
-    redial.progressed()
-    redial.lost(20.0, 20.0, 0.0)
-    assert redial.failed(busy(), 20.0) == 0.25
-
-
-def test_what_cannot_work_is_not_tried_again() -> None:
-    a, b = FakeEngine("a"), FakeEngine("b")
-    redial = Redial([a, b], 0.0, 10.0, lambda: 1.0)
-    assert redial.failed(Refused("engine_unauthorized", "no"), 0.0) == 0.0
-    assert redial.engine is b
-    assert redial.failed(UpstreamLost("x"), 1.0) == 0.5
-    assert redial.engine is b
-    with pytest.raises(Refused):
-        redial.failed(Refused("engine_unpaid", "no"), 2.0)
-
-
-def test_only_an_engines_own_failures_are_its_own() -> None:
-    lost, refused = UpstreamLost("x"), busy()
-    assert engine_failure(ExceptionGroup("", [lost])) is lost
-    assert engine_failure(refused) is refused
-    assert engine_failure(Refused("room_limit", "the room's fault")) is None
-    assert engine_failure(ExceptionGroup("", [lost, ValueError("a bug")])) is None
-    assert engine_failure(SessionEnd(INTERNAL)) is None
+    assert (
+        b"".join(data for _, data in ring.frames())[-100:]
+        == b"".join(data for _, data in whole.frames())[-100:]
+    )
+    assert len(ring.frames()) <= 15_000 // 50 + 2
+    loud, since = ring.audible(0)
+    assert loud <= since <= fresh

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.messages import Word
-from actors.timeline import MARK_EVERY, MARKS, Timeline
+from actors.timeline import HOLES, MARK_EVERY, MARKS, Timeline
 
 RATE = 32_000
 
@@ -50,3 +50,14 @@ def test_what_is_remembered_is_bounded() -> None:
         timeline.note(second * RATE, second)
 
     assert timeline.came_at(0.0, 9.0) == MARKS
+
+
+def test_more_holes_than_are_kept_leave_the_newest_times_right() -> None:
+    timeline = Timeline(1000)
+    for count in range(2 * HOLES):
+        timeline.add_hole(count * 20 + 10, count * 20 + 20)
+
+    last = (2 * HOLES - 1) * 10 + 5
+    assert timeline.place(last) == last + (2 * HOLES - 1) * 10
+    assert timeline.place(last + 10) == last + 10 + 2 * HOLES * 10
+    assert timeline.shift(0.001) > 0.001, "what is too old to be told gets the oldest that is known"

@@ -52,7 +52,7 @@ async def test_a_flood_of_pings_answers_the_flooder_and_slows_nobody(server: Ser
 
 
 async def test_a_speaker_that_vanishes_behind_a_stuck_engine_is_forgotten(serve: Serve) -> None:
-    server = serve(limits__upstream__end_within=1, server__ping_interval=1)
+    server = serve(limits__upstream__end_within=1, server__ping_interval=1, speech__resume_grace=1)
     speaker = upgrade(server, "/v1/rooms/stuck/speak", 65_536)
     speaker.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
     while not server.workers():

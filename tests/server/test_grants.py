@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -64,6 +65,16 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@asynccontextmanager
+async def served(app: FastAPI, protocol: str) -> AsyncIterator[int]:
+    """Serve an app, and see at the end that every connection goes; yields its port."""
+    manager = app.state.node.manager
+    async with hosted(app, **PROTOCOLS[protocol]) as port:
+        yield port
+        with anyio.fail_after(20):
+            await manager.population.until(lambda: not manager.actors)
+
+
 @pytest.fixture
 def app() -> FastAPI:
     """The app of a node with the echo engine, and the front of vosk at an address of its own."""
@@ -87,7 +98,7 @@ def doorman(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> Doorman:
 @pytest.fixture
 async def address(app: FastAPI) -> AsyncIterator[str]:
     """Where the app is served, without a scheme."""
-    async with hosted(app, http=HardenedHttp, ws=LeanWebSocket) as port:
+    async with served(app, "lean") as port:
         yield f"127.0.0.1:{port}"
 
 
@@ -203,7 +214,7 @@ async def test_who_is_revoked_between_the_check_and_the_accept_gets_nothing(
 
     monkeypatch.setattr(app.state.node, "authenticate", admit_and_revoke)
     async with (
-        hosted(app, **PROTOCOLS[protocol]) as port,
+        served(app, protocol) as port,
         client(f"ws://127.0.0.1:{port}/v1/{path}") as someone,
     ):
         assert await someone.closed() == (4505, "revoked")
@@ -218,7 +229,7 @@ async def test_a_token_that_expires_ends_its_connection_and_no_other(
     app: FastAPI, doorman: Doorman, protocol: str
 ) -> None:
     async with (
-        hosted(app, **PROTOCOLS[protocol]) as port,
+        served(app, protocol) as port,
         client(f"ws://127.0.0.1:{port}/v1/rooms/a/listen") as other,
     ):
         await other.until("joined")
