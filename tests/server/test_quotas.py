@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from anyio import to_thread
 from fastapi import FastAPI
 from starlette.routing import WebSocketRoute
 from websockets.asyncio.client import connect
@@ -28,6 +30,7 @@ from server.settings import BadSettings, Settings, load
 from server.tenants import Tenants
 from tests.e2e.clients import client
 from tests.hosted import hosted
+from tests.server.commands import roomcast
 from tests.tokens import SECRET, tenant
 
 SPEAK = {
@@ -111,6 +114,17 @@ async def test_the_places_of_those_who_have_gone_are_free(app: FastAPI, address:
         await population.until(lambda: not population.actors)
         assert meters.of("dev").connections == 0
         assert len(meters.of("dev").rooms) == 0
+
+
+@pytest.mark.anyio
+async def test_the_command_says_which_quota_keeps_it_out(app: FastAPI, address: str) -> None:
+    limit(app, connections=1)
+    url = address.replace("ws:", "http:")
+    async with client(f"{address}/v1/connect") as first:
+        await first.until("hello")
+        done = await to_thread.run_sync(partial(roomcast, "listen", "a", "--url", url))
+        assert done.returncode != 0
+        assert "takes no connections now: the tenant's quota connections is 1" in done.stderr
 
 
 @pytest.mark.parametrize(
