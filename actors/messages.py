@@ -268,7 +268,8 @@ class Error(Event, frozen=True, kw_only=True):
     retry_after: float | UnsetType = UNSET
     """Seconds after which the same may be allowed."""
     room: str | UnsetType = UNSET
-    """The room that a refreshed token does not cover: it was left, or the speech in it ended."""
+    """The room that a refreshed token does not cover: it was left, or the speech in it ended. With
+    `quota_exceeded` the room whose speaker is read no further for a while."""
 
 
 class Closing(Event, frozen=True, kw_only=True):

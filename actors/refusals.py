@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from msgspec import UNSET
 
 from actors.errors import BAD_MESSAGE, FORBIDDEN, RATE_LIMITED, Close, Refused
@@ -31,6 +32,11 @@ def lost(room: str, what: str) -> Error:
     """Return the event that tells what a refreshed token has put an end to."""
     message = f"the new token does not cover this room: {what}"
     return Error(code="forbidden", message=message, room=room)
+
+
+def slowed(over: Refused, room: str) -> Error:
+    """Return the event that tells a speaker why nothing of it is read for a while."""
+    return msgspec.structs.replace(error_of(over), room=room)
 
 
 class Patience:

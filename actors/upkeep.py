@@ -19,6 +19,7 @@ from actors.limits import Limits, SpeechLimits
 from actors.messages import Message
 from actors.meter import Meter, Meters
 from actors.ports import Backplane, Clock
+from actors.refusals import slowed
 from actors.speech import SpeechSession
 
 log = logging.getLogger("roomcast.upkeep")
@@ -132,11 +133,17 @@ class Upkeep:
         """
         waiting: defaultdict[Meter, list[SpeechSession]] = defaultdict(list)
         for session in self.speaking.values():
-            meter = self._meters.of_key(session.subject.key)
-            debt = meter.audio_debt(now)
-            session.intake.ingress.hold(debt > 0 and not session.ending)
-            if debt > SLOWED_MOST and session.holder is not None and not session.ending:
-                waiting[meter].append(session)
+            meter, ingress = self._meters.of_key(session.subject.key), session.intake.ingress
+            debt = 0.0 if session.ending else meter.audio_debt(now)
+            if debt and session.holder is not None:
+                if not ingress.held:
+                    over = meter.over("audio_seconds_per_minute", debt)
+                    session.holder.tell(slowed(over, session.subject.room))
+
+                if debt > SLOWED_MOST:
+                    waiting[meter].append(session)
+
+            ingress.hold(debt > 0)
 
         for meter, sessions in waiting.items():
             over = meter.over("audio_seconds_per_minute", meter.audio_debt(now))

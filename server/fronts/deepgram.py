@@ -113,6 +113,8 @@ class DeepgramTranslator:
                 return self._answer_flush(flush)
             case Error(id=str(flush)) if flush in self._flushes:
                 return self._answer_flush(flush)
+            case Error(code="quota_exceeded", room=str()):
+                return ()  # its audio waits; nothing is refused
             case Error():
                 return self._complain(event)
             case Closing():

@@ -294,7 +294,8 @@ async def test_speakers_beyond_the_quota_of_audio_are_slowed_and_go_on() -> None
         assert 0 < told(ear, "audio_seconds_per_minute") < 3
         await anyio.sleep(3)
         assert len(stream.audio) == 6 * SECOND
-        assert (far.closed, far.of(Error)) == (None, [])
+        assert told(far, "audio_seconds_per_minute") == 3.0
+        assert (far.closed, len(far.of(Error)), far.of(Error)[0].room) == (None, 1, "a")
         assert node.manager.meters.of("dev").usage(anyio.current_time()).audio_seconds == 6.0
 
 
