@@ -45,6 +45,7 @@ class AudioChannel:
         "_ended",
         "_frames",
         "_freed",
+        "_most",
         "_sending",
         "_tally",
     )
@@ -54,6 +55,7 @@ class AudioChannel:
     ) -> None:
         self._capacity, self._drops, self._tally = capacity, policy == "drop_oldest", tally
         self._frames: deque[AudioFrame] = deque()
+        self._most = capacity
         self._sending = self._ended = self._closed = False
         self._arrived: anyio.Event | None = None
         self._freed: anyio.Event | None = None
@@ -131,6 +133,17 @@ class AudioChannel:
             await self._arrived.wait()
 
         return self.receive_nowait()
+
+    @property
+    def held(self) -> bool:
+        """Whether it takes nothing for now."""
+        return self._capacity == 0
+
+    def hold(self, held: bool) -> None:
+        """Let a writer of a `block` channel wait, though there is room; or no more."""
+        self._capacity = 0 if held else self._most
+        if not held and self._freed is not None:
+            self._freed.set()
 
     def end(self) -> None:
         """Take no more; the reader gets what is left, then the end. Idempotent."""

@@ -10,6 +10,8 @@ import logging
 from collections.abc import Coroutine
 from typing import Protocol
 
+from msgspec import UNSET
+
 from actors.errors import (
     GONE,
     INTERNAL,
@@ -82,6 +84,7 @@ class ConnectionActor:
     __slots__ = (
         "_hub",
         "_patience",
+        "address",
         "began",
         "egress",
         "ended",
@@ -99,6 +102,8 @@ class ConnectionActor:
         self.id, self.kind, self.principal = name, kind, principal
         self.transport, self._hub = transport, hub
         self.lifecycle = Lifecycle()
+        self.address = ""
+        """Where it comes from, as far as that is known."""
         self.egress = Mailbox(hub.limits.egress, transport.codec, hub.egress)
         self.began = hub.clock.monotonic()
         """Monotonic seconds at which the connection began."""
@@ -281,6 +286,7 @@ class ConnectionActor:
                 retry=close.retry,
                 message=close.message,
                 reconnect_ms=self._hub.reconnect_ms() if close.retry else 0,
+                retry_after=close.retry_after or UNSET,
             )
         )
 

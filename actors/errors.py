@@ -23,6 +23,8 @@ class Close(msgspec.Struct, frozen=True):
     """One sentence for people: what happened, the limit and the setting that raises it."""
     flush: bool = True
     """Whether what is queued for the peer still goes out first."""
+    retry_after: float = 0.0
+    """Seconds before which coming back is of no use; 0 where nobody knows."""
 
     @property
     def retry(self) -> bool:
@@ -34,9 +36,9 @@ class Close(msgspec.Struct, frozen=True):
         """The same ending for a peer that is no longer there to be told."""
         return msgspec.structs.replace(self, flush=False)
 
-    def because(self, message: str) -> Close:
+    def because(self, message: str, retry_after: float = 0.0) -> Close:
         """Return the same ending with a sentence of its own."""
-        return msgspec.structs.replace(self, message=message)
+        return msgspec.structs.replace(self, message=message, retry_after=retry_after)
 
 
 RETRYABLE = frozenset({1001, 1006, 1011, 1012, 1013})
@@ -54,6 +56,7 @@ SLOW_CONSUMER = Close(4001, "slow_consumer", flush=False)
 IDLE = Close(4003, "idle")
 TOKEN_EXPIRED = Close(4004, "token_expired")
 UPSTREAM_UNAVAILABLE = Close(4005, "upstream_unavailable")
+RATE_LIMITED = Close(4006, "rate_limited")
 AUTH_TIMEOUT = Close(4500, "auth_timeout")
 UNAUTHORIZED = Close(4501, "unauthorized")
 FORBIDDEN = Close(4502, "forbidden")
@@ -76,6 +79,7 @@ CLOSES = (
     IDLE,
     TOKEN_EXPIRED,
     UPSTREAM_UNAVAILABLE,
+    RATE_LIMITED,
     AUTH_TIMEOUT,
     UNAUTHORIZED,
     FORBIDDEN,
@@ -107,6 +111,7 @@ REPLIES: dict[str, int] = {
     "not_joined": 409,
     "not_started": 409,
     "overload": 503,
+    "quota_exceeded": 429,
     "room_limit": 429,
     "token_expired": 401,
     "too_big": 413,
@@ -120,6 +125,7 @@ REPLIES: dict[str, int] = {
 
 ENDINGS = {
     "forbidden": FORBIDDEN,
+    "quota_exceeded": RATE_LIMITED,
     "token_expired": TOKEN_EXPIRED,
     "unauthorized": UNAUTHORIZED,
     "unknown_session": SESSION_GONE,
@@ -145,9 +151,20 @@ class UpstreamLost(SessionEnd):
 class Refused(Exception):
     """One command is refused and the connection lives."""
 
-    def __init__(self, code: str, message: str, field: str = "", setting: str = "") -> None:
-        """Name the `code` (a key of REPLIES), the offending `field`, the `setting` that helps."""
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        field: str = "",
+        setting: str = "",
+        retry_after: float = 0.0,
+    ) -> None:
+        """Name the `code` (a key of REPLIES), the offending `field`, the `setting` that helps.
+
+        After `retry_after` seconds the same may be allowed; 0 where time alone does not help.
+        """
         super().__init__(message)
+        self.retry_after = retry_after
         self.status = REPLIES[code]
         self.code, self.message, self.field, self.setting = code, message, field, setting
         self.id: int | str | None = None
@@ -163,7 +180,7 @@ def ending(refusal: Refused) -> Close:
     else:
         close = UPSTREAM_UNAVAILABLE if refusal.status == 502 else BAD_MESSAGE
 
-    return close.because(refusal.message)
+    return close.because(refusal.message, refusal.retry_after)
 
 
 class IllegalTransition(RuntimeError):

@@ -14,6 +14,7 @@ import msgspec
 from actors.connection import ConnectionActor
 from actors.errors import INTERNAL, Close, SessionEnd
 from actors.log import Position
+from actors.meter import Meters
 from actors.ports import Clock
 from actors.rooms import Rooms
 from actors.wire import Burst, Frame
@@ -54,8 +55,8 @@ class View(msgspec.Struct, frozen=True):
 class Fanout:
     """The rooms of this node, their members, and what is on its way to them."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock, meters: Meters) -> None:
+        self._clock, self.meters = clock, meters
         self.rooms: Rooms[ConnectionActor, View] = Rooms()
         self.deliveries = 0
         """Events handed to sockets or mailboxes, ever."""
@@ -98,7 +99,8 @@ class Fanout:
     def join(self, actor: ConnectionActor, key: str, view: View) -> None:
         """Add a member that has everything up to `view.after`; what was pending is not for it."""
         self._flush_room(key)
-        self.rooms.join(actor, key, view)
+        if self.rooms.join(actor, key, view):
+            self.meters.of_key(key).use(key)
 
     def leave(self, actor: ConnectionActor, key: str) -> bool:
         """Take a member out after what is pending; return whether the room is empty now."""
@@ -137,7 +139,7 @@ class Fanout:
         burst = Burst(frames)
         now = self._clock.monotonic()
         first, partials = burst.first_offset, burst.has_partials
-        whole = 0
+        whole, before = 0, (self.deliveries, self.delivered_bytes)
         failed: list[tuple[ConnectionActor, Close]] = []
         for actor, view in self.rooms.members(key).items():
             try:
@@ -154,6 +156,9 @@ class Fanout:
 
         self.deliveries += whole * len(frames)
         self.delivered_bytes += whole * burst.size
+        meter = self.meters.of_key(key)
+        meter.deliveries += self.deliveries - before[0]
+        meter.delivered_bytes += self.delivered_bytes - before[1]
         for actor, close in failed:
             actor.close(close)
 
@@ -168,4 +173,5 @@ class Fanout:
             return False
 
         self._batches.pop(key, None)
+        self.meters.of_key(key).disuse(key)
         return True

@@ -11,24 +11,27 @@ from anyio.abc import TaskGroup
 
 from actors.access import Access
 from actors.catalog import Catalog
+from actors.census import count_channels, count_engine
 from actors.connection import ConnectionActor
-from actors.errors import RESTART, SLOW_CONSUMER, Close, Refused
+from actors.errors import RATE_LIMITED, RESTART, SLOW_CONSUMER, Close, Refused
 from actors.fanout import Fanout
 from actors.intake import Tallies
 from actors.limits import Limits
-from actors.log import Position, Repeated
+from actors.log import Position
 from actors.mailbox import Tally
 from actors.membership import Membership
-from actors.messages import Ack, Join, Leave, Message, Publish, Refresh, Transcript
+from actors.messages import Ack, Join, Leave, Publish, Refresh, Transcript
+from actors.meter import Meters
 from actors.microphone import Kind
 from actors.population import Population
-from actors.ports import Backplane, Clock, Engine, Observer, Transport, Work
+from actors.ports import Backplane, Clock, Observer, Transport, Work
 from actors.principal import Principal
+from actors.publisher import Publisher
 from actors.revocation import Revocations
 from actors.speech import SpeechSession
-from actors.statistics import ChannelStatistics, EngineStatistics, NodeStatistics
+from actors.statistics import NodeStatistics
 from actors.upkeep import PROBE, Probe, Upkeep
-from actors.wire import Frame, encode_msgpack
+from actors.wire import Frame
 
 
 class ConnectionManager:
@@ -44,9 +47,10 @@ class ConnectionManager:
     ) -> None:
         self.limits, self.backplane, self.catalog = limits, backplane, catalog
         self.clock, self.observer = clock, observer
-        self.fanout = Fanout(clock)
+        self.meters = Meters(clock.monotonic)
+        self.fanout = Fanout(clock, self.meters)
         self.membership = Membership(self.fanout, backplane, limits, clock)
-        self.upkeep = Upkeep(limits, backplane, clock)
+        self.upkeep = Upkeep(limits, backplane, clock, self.meters)
         self.probe = Probe(backplane, clock)
         self.backlogged = self.upkeep.backlogged
         self.population = Population()
@@ -55,7 +59,8 @@ class ConnectionManager:
             self.population, self.membership, self.upkeep, clock, Revocations(limits.revocations)
         )
         self.egress, self.audio = Tally(), Tallies()
-        self.publishes = {"message": 0, "final": 0, "partial": 0}
+        self.publisher = Publisher(backplane, self.meters, clock)
+        self.publishes = {"final": 0, "partial": 0}
         self.audio_seconds: defaultdict[str, float] = defaultdict(float)
         self.slow_consumers = 0
         self.draining = False
@@ -85,49 +90,47 @@ class ConnectionManager:
         """Seconds for which the session of a lost connection can be resumed."""
         return self.upkeep.resume_grace
 
-    def admit(self) -> None:
-        """Say whether one more connection fits. Raises Refused."""
+    def admit(self, principal: Principal, address: str = "") -> None:
+        """Say whether one more connection of somebody fits. Raises Refused."""
         self._refuse_while_draining()
         if len(self.actors) >= self.limits.connections:
             message = f"this node has its {self.limits.connections} connections"
             raise Refused("overload", message, setting="limits.connections")
 
-    def connect(self, kind: Kind, principal: Principal, transport: Transport) -> ConnectionActor:
-        """Make the actor of an accepted connection, and say hello."""
-        return self.welcome(ConnectionActor(self.new_id(), kind, principal, transport, self))
+        self.meters.of(principal.tenant).admit(principal, address)
 
-    def welcome(self, actor: ConnectionActor) -> ConnectionActor:
-        """Take in the actor of an accepted connection, and say hello."""
+    def connect(
+        self, kind: Kind, principal: Principal, transport: Transport, address: str = ""
+    ) -> ConnectionActor:
+        """Make the actor of an accepted connection, and say hello."""
+        actor = ConnectionActor(self.new_id(), kind, principal, transport, self)
+        return self.welcome(actor, address)
+
+    def welcome(self, actor: ConnectionActor, address: str = "") -> ConnectionActor:
+        """Take in the actor of an accepted connection, and say hello.
+
+        Of those that were admitted at the same time some may be too many: they are closed.
+        """
         self.actors.add(actor)
         self.observer.connected(actor.kind)
         actor.lifecycle.accepted()
+        actor.address = address
+        over = self.meters.of(actor.principal.tenant).enter(actor.principal, address)
         self.access.greet(actor)
+        if over is not None:
+            actor.close(RATE_LIMITED.because(over.message, over.retry_after))
+
         return actor
 
     async def send_message(
         self, principal: Principal, room: str, data: object, once: str = ""
     ) -> Position:
         """Publish a value to a room of the tenant and return its position. Raises Refused."""
-        principal.require(room, "publish")
-        event = Message(room=room, data=data, sender=principal.subject, at=self.clock.wall())
-        encode_msgpack(event)  # refuses what some listeners could not be sent
-        key, plane = principal.key(room), self.backplane
-        work = plane.publish_once(key, event, once) if once else plane.publish(key, event)
-        position = await work
-        self.publishes["message"] += not isinstance(position, Repeated)
-        return position
+        return await self.publisher.send(principal, room, data, once)
 
     async def broadcast(self, principal: Principal, data: object, once: str = "") -> list[Position]:
-        """Publish a value to every room of the tenant that a grant covers. Raises Refused."""
-        principal.require_somewhere("publish")
-        keys = await self.backplane.rooms(principal.tenant)
-        rooms = [room for key in keys if principal.may(room := key.partition("/")[2], "publish")]
-        positions = []
-        for room in rooms:
-            positions.append(await self.send_message(principal, room, data, once))
-            await anyio.lowlevel.checkpoint()
-
-        return positions
+        """Publish a value to all rooms that a grant covers. Raises Refused."""
+        return await self.publisher.broadcast(principal, data, once)
 
     async def publish_final(self, key: str, event: Transcript) -> Position:
         """Store and deliver the final of a segment; return its place in the history."""
@@ -167,9 +170,15 @@ class ConnectionManager:
             subscriptions=self.fanout.rooms.size,
             history_events=self.backplane.events,
             history_bytes=self.backplane.bytes,
-            channels=self._count_channels(),
-            engines={name: self._count_engine(each) for name, each in self.catalog.engines.items()},
-            publishes=dict(self.publishes),
+            channels=count_channels(self.upkeep, self.limits, self.egress, self.audio),
+            engines={
+                name: count_engine(
+                    each, self.upkeep, self.audio_seconds[name], self.audio.losses[name]
+                )
+                for name, each in self.catalog.engines.items()
+            },
+            publishes={"message": self.publisher.messages, **self.publishes},
+            published_bytes=self.publisher.bytes,
             deliveries=self.fanout.deliveries,
             delivered_bytes=self.fanout.delivered_bytes,
             slow_consumers=self.slow_consumers,
@@ -209,6 +218,12 @@ class ConnectionManager:
         """See that a session may publish to a room. Raises Refused."""
         self._refuse_while_draining()
         await self.backplane.recover(key, None, 0)
+        self.meters.of_key(key).check_speaker(key, self.clock.monotonic())
+
+    def check_speaker(self, principal: Principal, room: str) -> None:
+        """Say whether one more session of a tenant fits. Raises Refused("quota_exceeded")."""
+        meter = self.meters.of(principal.tenant)
+        meter.check_speaker(principal.key(room), self.clock.monotonic())
 
     def resumable(self, session: str, key: str, owner: str) -> SpeechSession:
         """Return a running session of this room and owner. Raises Refused("unknown_session")."""
@@ -216,7 +231,9 @@ class ConnectionManager:
 
     def carry(self, session: SpeechSession, run: Work) -> None:
         """Run a session in a task of the node."""
-        name = session.subject.session
+        name, key = session.subject.session, session.subject.key
+        meter = self.meters.of_key(key)
+        meter.begin(session, key)
         self.upkeep.speaking[name] = session
 
         async def carried() -> None:
@@ -224,6 +241,7 @@ class ConnectionManager:
                 await run()
             finally:
                 del self.upkeep.speaking[name]
+                meter.end(session, key, self.clock.monotonic())
                 self.audio_seconds[session.engine.name] += session.seconds
                 self.population.changed()
 
@@ -249,6 +267,7 @@ class ConnectionManager:
             return
 
         self.actors.discard(actor)
+        self.meters.of(actor.principal.tenant).leave(actor.principal, actor.address)
         self.upkeep.leaving.discard(actor)
         self.backlogged.discard(actor)
         self.observer.disconnected(actor.kind, close, self.clock.monotonic() - actor.began)
@@ -271,27 +290,3 @@ class ConnectionManager:
     def _refuse_while_draining(self) -> None:
         if self.draining:
             raise Refused("draining", "this node is restarting; come back in a moment")
-
-    def _count_channels(self) -> dict[str, ChannelStatistics]:
-        waiting = [actor.egress.statistics() for actor in self.backlogged]
-        intakes, limits = [each.intake for each in self.upkeep.speaking.values()], self.limits
-        ingress = sum(intake.ingress.depth for intake in intakes)
-        upstream = sum(intake.upstream.depth for intake in intakes)
-        return {
-            "ingress": self.audio.ingress.statistics(ingress, limits.ingress.frames),
-            "upstream": self.audio.upstream.statistics(upstream, limits.upstream.frames),
-            "egress": self.egress.statistics(waiting, limits.egress.messages),
-        }
-
-    def _count_engine(self, engine: Engine) -> EngineStatistics:
-        speaking = self.upkeep.speaking.values()
-        sessions = [each for each in speaking if each.engine is engine]
-        return EngineStatistics(
-            streams=len(sessions),
-            max_streams=engine.max_streams,
-            lag=max((session.lag for session in sessions), default=0.0),
-            audio_seconds=self.audio_seconds[engine.name] + sum(s.seconds for s in sessions),
-            restarts=engine.restarts,
-            abandoned=engine.abandoned,
-            losses=self.audio.losses[engine.name],
-        )

@@ -76,8 +76,11 @@ class Membership:
                 "limits.rooms_per_connection",
             )
 
-        async with self._gate(key):
-            await self._enter(actor, key, command, since)
+        meter = self._fanout.meters.of(actor.principal.tenant)
+        with meter.visit(key):
+            async with self._gate(key):
+                meter.check_members(len(rooms.members(key)))
+                await self._enter(actor, key, command, since)
 
     def check(self, command: Join) -> Position | None:
         """Return where the command wants to resume. Raises Refused for what can never be given."""

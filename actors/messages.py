@@ -265,8 +265,11 @@ class Error(Event, frozen=True, kw_only=True):
     """Path of the offending field."""
     setting: str | UnsetType = UNSET
     """The setting that raises the limit."""
+    retry_after: float | UnsetType = UNSET
+    """Seconds after which the same may be allowed."""
     room: str | UnsetType = UNSET
-    """The room that was left, or in which the speech ended: it is not covered any more."""
+    """The room that was left, or in which the speech ended: it is not covered any more. With
+    `quota_exceeded` the room whose speaker is read no further for a while."""
 
 
 class Closing(Event, frozen=True, kw_only=True):
@@ -278,6 +281,8 @@ class Closing(Event, frozen=True, kw_only=True):
     message: str = ""
     reconnect_ms: int = 0
     """Wait a random time up to this many milliseconds before coming back."""
+    retry_after: float | UnsetType = UNSET
+    """Seconds to wait before that."""
 
 
 RoomEvent = Transcript | Message

@@ -3,6 +3,58 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Annotated
+
+import msgspec
+
+from actors.limits import Count, Section
+
+Amount = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Quotas(Section, frozen=True):
+    """What one tenant may use of this node; 0 is no bound."""
+
+    connections: Amount = 1000
+    """Connections at a time."""
+    connections_per_subject: Amount = 20
+    """Connections at a time of one subject; tokens that name none are not counted here."""
+    connections_per_address: Amount = 50
+    """Connections at a time from one IP address, or from one /64 of IPv6."""
+    rooms: Amount = 1000
+    """Rooms that are joined or spoken in at a time."""
+    members: Amount = 1000
+    """Connections that have joined one room."""
+    speakers: Amount = 200
+    """Speech sessions at a time that take audio, lost ones that may be resumed among them."""
+    engine_streams: Amount = 250
+    """Speech sessions at a time, with those whose last words are still being recognized."""
+    audio_seconds_per_minute: Amount = 12_000
+    """Seconds of audio a minute, of all speakers together."""
+    audio_seconds_burst: Count = 3000
+    """Seconds of audio that may come at once."""
+    publishes_per_second: Amount = 100
+    """Messages published a second; transcripts are not counted."""
+    publishes_burst: Count = 200
+    """Messages that may be published at once."""
+    bytes_per_second: Amount = 1_048_576
+    """Bytes of published messages a second, as MessagePack."""
+    bytes_burst: Count = 4_194_304
+    """Bytes of messages that may be published at once."""
+
+
+UNLIMITED = Quotas(
+    connections=0,
+    connections_per_subject=0,
+    connections_per_address=0,
+    rooms=0,
+    members=0,
+    speakers=0,
+    engine_streams=0,
+    audio_seconds_per_minute=0,
+    publishes_per_second=0,
+    bytes_per_second=0,
+)
 
 
 class Bucket:
@@ -23,14 +75,27 @@ class Bucket:
 
         An amount above `burst` never fits: the answer is then infinity.
         """
-        elapsed = max(0.0, now - self._at)
-        self._at = max(self._at, now)
-        self._tokens = min(self.burst, self._tokens + elapsed * self.rate)
+        self._refill(now)
         if amount <= self._tokens:
             self._tokens -= amount
             return 0.0
 
         return float("inf") if amount > self.burst else (amount - self._tokens) / self.rate
+
+    def spend(self, amount: float, now: float) -> None:
+        """Take what has been used already, on credit if need be."""
+        self._refill(now)
+        self._tokens -= amount
+
+    def debt(self, now: float) -> float:
+        """Return the seconds until everything that was spent is paid; 0.0 if nothing is owed."""
+        self._refill(now)
+        return max(0.0, -self._tokens / self.rate)
+
+    def _refill(self, now: float) -> None:
+        elapsed = max(0.0, now - self._at)
+        self._at = max(self._at, now)
+        self._tokens = min(self.burst, self._tokens + elapsed * self.rate)
 
 
 class Strikes:

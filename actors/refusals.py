@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 from msgspec import UNSET
 
-from actors.errors import BAD_MESSAGE, FORBIDDEN, Close, Refused
+from actors.errors import BAD_MESSAGE, FORBIDDEN, RATE_LIMITED, Close, Refused
 from actors.limits import Limits
 from actors.messages import Error
 from actors.quota import Bucket, Strikes
@@ -23,6 +24,7 @@ def error_of(refusal: Refused) -> Error:
         message=refusal.message,
         field=refusal.field or UNSET,
         setting=refusal.setting or UNSET,
+        retry_after=refusal.retry_after or UNSET,
     )
 
 
@@ -30,6 +32,11 @@ def lost(room: str, what: str) -> Error:
     """Return the event that tells what a refreshed token has put an end to."""
     message = f"the new token does not cover this room: {what}"
     return Error(code="forbidden", message=message, room=room)
+
+
+def slowed(over: Refused, room: str) -> Error:
+    """Return the event that tells a speaker why nothing of it is read for a while."""
+    return msgspec.structs.replace(error_of(over), room=room)
 
 
 class Patience:
@@ -49,6 +56,9 @@ class Patience:
                     f"{FORBIDDEN_MOST} commands in {FORBIDDEN_WITHIN:g} seconds were forbidden"
                 )
         elif self._errors.take(1, now):
+            if refusal.code == "quota_exceeded":
+                return RATE_LIMITED.because(refusal.message, refusal.retry_after)
+
             return BAD_MESSAGE.because("too many refused commands (limits.errors_burst)")
 
         return None

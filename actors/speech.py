@@ -88,7 +88,8 @@ class SpeechSession:
 
     def silence(self, now: float) -> float:
         """Seconds without audio; 0 while some waits, for then it is not the speaker who is late."""
-        if self.ending or self.holder is None or self.intake.ingress.depth:
+        ingress = self.intake.ingress
+        if self.ending or self.holder is None or ingress.depth or ingress.held:
             return 0.0
 
         return now - self.intake.heard_at

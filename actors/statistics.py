@@ -71,6 +71,8 @@ class NodeStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Speech engines by their configured name."""
     publishes: dict[str, int] = {}
     """Events published through this node by kind: `message`, `final`, `partial` (total)."""
+    published_bytes: int = 0
+    """Bytes of the messages among them, as MessagePack (total)."""
     deliveries: int = 0
     """Events handed to a listener's socket or mailbox (total)."""
     delivered_bytes: int = 0

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import defaultdict
 
 import anyio
 
 from actors.connection import ConnectionActor
-from actors.errors import IDLE, TOKEN_EXPIRED, Refused, SessionEnd
+from actors.errors import IDLE, RATE_LIMITED, TOKEN_EXPIRED, Refused, SessionEnd
 from actors.expiry import Expiries
 from actors.limits import Limits, SpeechLimits
 from actors.messages import Message
+from actors.meter import Meter, Meters
 from actors.ports import Backplane, Clock
+from actors.refusals import slowed
 from actors.speech import SpeechSession
 
 log = logging.getLogger("roomcast.upkeep")
@@ -26,6 +29,8 @@ PROBE = "~probe"
 PROBE_EVERY = 2.0
 PROBE_FRESH = 6.0
 SWEEP_EVERY = 1.0
+SLOWED_MOST = 5.0
+"""Seconds for which the speakers of a tenant that is over its quota may have to wait."""
 LAG_STEP = 0.25
 """A speaker is told its lag when it has changed by this many seconds."""
 
@@ -67,8 +72,9 @@ class Probe:
 class Upkeep:
     """The sets of what may become late, and the sweep over them."""
 
-    def __init__(self, limits: Limits, backplane: Backplane, clock: Clock) -> None:
+    def __init__(self, limits: Limits, backplane: Backplane, clock: Clock, meters: Meters) -> None:
         self._limits, self._backplane, self._clock = limits, backplane, clock
+        self._meters = meters
         self.backlogged: set[ConnectionActor] = set()
         """Connections whose mailbox held something lately."""
         self.leaving: set[ConnectionActor] = set()
@@ -115,7 +121,37 @@ class Upkeep:
         for session in list(self.speaking.values()):
             self._look_after(session, now)
 
+        self._meters.sweep(now)
+        self._ration(now)
         self._backplane.sweep(now)
+
+    def _ration(self, now: float) -> None:
+        """Read the speakers of a tenant no further while it has had more audio than its quota.
+
+        If they would have to wait too long, those that have begun last and are too many are closed:
+        the others would only fall further behind.
+        """
+        waiting: defaultdict[Meter, list[SpeechSession]] = defaultdict(list)
+        for session in self.speaking.values():
+            meter, ingress = self._meters.of_key(session.subject.key), session.intake.ingress
+            debt = 0.0 if session.ending else meter.audio_debt(now)
+            if debt and session.holder is not None:
+                if not ingress.held:
+                    over = meter.over("audio_seconds_per_minute", debt)
+                    session.holder.tell(slowed(over, session.subject.room))
+
+                if debt > SLOWED_MOST:
+                    waiting[meter].append(session)
+
+            ingress.hold(debt > 0)
+
+        for meter, sessions in waiting.items():
+            over = meter.over("audio_seconds_per_minute", meter.audio_debt(now))
+            close = RATE_LIMITED.because(over.message, over.retry_after)
+            for session in sessions[meter.fitting :]:
+                session.intake.ingress.hold(False)
+                if session.holder is not None:
+                    session.holder.close(close)
 
     def _look_after(self, session: SpeechSession, now: float) -> None:
         """End a session that is silent or was not resumed; find out whether its engine works."""

@@ -20,6 +20,7 @@ from server.routes.revoke import add_revoke
 from server.routes.rooms import add_rooms
 from server.routes.sockets import add_sockets
 from server.routes.tickets import add_tickets
+from server.routes.usage import add_usage
 from server.settings import Settings
 
 
@@ -43,6 +44,7 @@ def create_app(settings: Settings) -> FastAPI:
     add_connections(app, node)
     add_revoke(app, node)
     add_tickets(app, node)
+    add_usage(app, node)
     add_sockets(app, node)
     add_fronts(app, node)
     add_pages(app)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from ipaddress import IPv6Address, IPv6Network
 
 import anyio
 import msgspec
@@ -80,6 +81,27 @@ def _from_query(scope: Scope, field: bytes) -> str | None:
     _, found, rest = (b"&" + scope.get("query_string", b"")).partition(field)
     token: str = rest.partition(b"&")[0].decode("latin-1")
     return token if found else None
+
+
+def site_of(scope: Scope) -> str:
+    """Return where a request comes from: an IPv4 address, or the /64 that an IPv6 one is in.
+
+    Whoever has one address of IPv6 has the whole of it.
+    """
+    peer = scope.get("client")
+    address = str(peer[0]) if peer else ""
+    if ":" not in address:
+        return address
+
+    try:
+        parsed = IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+
+    return str(IPv6Network((parsed, 64), strict=False))
 
 
 class Gate:

@@ -8,7 +8,9 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from actors.messages import Label
+from actors.meter import Usage
 from actors.microphone import Kind
+from actors.quota import Quotas
 from server.tickets import LASTS
 from server.tokens import GRANTS, Room
 
@@ -32,6 +34,8 @@ class Problem(Document, frozen=True):
     """One sentence for people."""
     field: str | UnsetType = UNSET
     setting: str | UnsetType = UNSET
+    retry_after: float | UnsetType = UNSET
+    """Seconds after which the same may be allowed."""
 
 
 class PageQuery(msgspec.Struct, frozen=True):
@@ -168,6 +172,16 @@ class Ticket(Document, frozen=True):
     """Unix seconds."""
 
 
+class Used(Document, frozen=True):
+    """What a tenant uses of this node, and what it may use."""
+
+    tenant: str
+    since: float
+    """Unix seconds from which on everything is counted."""
+    usage: Usage
+    quotas: Quotas
+
+
 DOCUMENTS = (
     Problem,
     Publish,
@@ -180,5 +194,6 @@ DOCUMENTS = (
     Affected,
     TicketOrder,
     Ticket,
+    Used,
 )
 """Those that OpenAPI names; what they hold comes with them."""

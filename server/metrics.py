@@ -168,6 +168,7 @@ def _node(node: NodeStatistics) -> Iterator[Metric]:
     yield _gauge("draining", "1 while the node stops.", {(): node.draining})
     yield _gauge("probe_age_seconds", "Since the last probe came back.", {(): node.probe_age})
     yield _counter("publishes", "Events published through this node.", publishes, "kind")
+    yield _counter("published_bytes", "Bytes of messages.", {(): node.published_bytes})
     yield _counter("deliveries", "Events handed to a listener.", {(): node.deliveries})
     yield _counter("delivered_bytes", "Bytes handed to listeners.", {(): node.delivered_bytes})
     yield _counter(

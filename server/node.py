@@ -61,6 +61,7 @@ class Node:
         self.manager = ConnectionManager(
             settings.limits, backplane, catalog, clock, self.metrics.observer
         )
+        self.manager.meters.quotas_of = self.gate.tenants.quotas
         if self.gate.tenants.configured:
             self.manager.access.authority = self.gate
 

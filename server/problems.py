@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -24,8 +25,8 @@ HEADERS: dict[int, dict[str, str]] = {
 CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
-def problem(status: int, code: str, detail: str, **more: str) -> Response:
-    """Build a problem document; `more` holds `field` and `setting` where they apply."""
+def problem(status: int, code: str, detail: str, **more: str | float) -> Response:
+    """Build a problem document; `more` holds what applies of field, setting and retry_after."""
     document = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -55,13 +56,22 @@ def reply(document: Document) -> Response:
 
 def refusal(refused: Refused) -> Response:
     """Build the problem document of a refusal."""
-    return problem(
+    response = problem(
         refused.status,
         refused.code,
         refused.message,
         field=refused.field,
         setting=refused.setting,
+        retry_after=refused.retry_after,
     )
+    response.headers.update(retry_after(refused))
+    return response
+
+
+def retry_after(refused: Refused) -> dict[str, str]:
+    """Return the header that says when to come back, where that is known."""
+    seconds = math.ceil(refused.retry_after)
+    return {"Retry-After": str(seconds)} if seconds else {}
 
 
 async def deny(websocket: WebSocket, refused: Refused) -> None:

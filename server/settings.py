@@ -17,14 +17,15 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 from msgspec.inspect import DictType, ListType, VarTupleType, type_info
 
-from actors import limits
+from actors import limits, quota
 from actors.limits import Count, Limits, Seconds, Section, SpeechLimits
+from actors.quota import Quotas
 from server import tenant_settings
 from server.engines import configured, generator_options, options
 from server.engines.configured import Engines
 from server.explain import explain, unknown
 from server.fronts import options as vendors
-from server.tenant_settings import Tenant, check_tenants
+from server.tenant_settings import Tenant, check_tenants, inherit
 
 PREFIX = "ROOMCAST_"
 FILE_VARIABLE = "ROOMCAST_CONFIG"
@@ -38,7 +39,7 @@ SERVICE_LINK = re.compile(
 )
 """What Kubernetes sets in every pod beside a service that is called roomcast."""
 
-SECTIONS = (limits, options, generator_options, configured, vendors, tenant_settings)
+SECTIONS = (limits, quota, options, generator_options, configured, vendors, tenant_settings)
 """Modules whose sections are among the settings."""
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
@@ -103,6 +104,8 @@ class Settings(Section, frozen=True):
     drain: Drain = Drain()
     engines: Engines = Engines()
     fronts: vendors.Fronts = vendors.Fronts()
+    quotas: Quotas = Quotas()
+    """What a tenant may use that has no quotas of its own."""
     tenants: dict[str, Tenant] = msgspec.field(default_factory=dict)
     """Who may come, by name."""
     tenants_directory: str = ""
@@ -188,7 +191,8 @@ def _put(tree: dict[str, Any], key: str, value: str) -> None:
     *parents, leaf = names = key.removeprefix(PREFIX).lower().split("__")
     hint = _hint(names, key)
     try:
-        parsed = msgspec.convert(_split(value, hint), hint, strict=False)
+        raw = _split(value, hint)
+        parsed = msgspec.convert(raw, hint, strict=False)
     except msgspec.ValidationError as error:
         sentence = explain(error, Settings, names).removesuffix(", not `str`")
         raise BadSettings(f"{key}: {sentence}") from None
@@ -199,7 +203,8 @@ def _put(tree: dict[str, Any], key: str, value: str) -> None:
     for parent in parents:
         tree = tree.setdefault(parent, {})
 
-    tree[leaf] = parsed
+    # A table stays as it is written: what it leaves out may be set elsewhere.
+    tree[leaf] = raw if isinstance(raw, dict) else parsed
 
 
 def _hint(names: list[str], key: str) -> Any:
@@ -242,6 +247,7 @@ def _split(value: str, hint: Any) -> Any:
 
 
 def _convert(tree: dict[str, Any], source: str) -> Settings:
+    tree = _inherited(tree)
     try:
         settings = msgspec.convert(tree, Settings)
     except msgspec.ValidationError as error:
@@ -251,6 +257,17 @@ def _convert(tree: dict[str, Any], source: str) -> Settings:
         raise BadSettings(f"{source}: {path} must be a finite number")
 
     return settings
+
+
+def _inherited(tree: dict[str, Any]) -> dict[str, Any]:
+    """Give every tenant the quotas of all where it has none of its own."""
+    tenants = tree.get("tenants")
+    if not isinstance(tenants, dict):
+        return tree
+
+    quotas = tree.get("quotas", {})
+    inherited = {name: inherit(each, quotas) for name, each in tenants.items()}
+    return {**{name: tree[name] for name in tree if name != "tenants"}, "tenants": inherited}
 
 
 def _infinite(value: Any, path: str) -> Iterator[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Collection, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from actors.limits import Section
+from actors.quota import Quotas
 from server.engines.configured import EngineName
 from server.engines.options import Provider, Secret
 from server.loopback import is_loopback
@@ -60,6 +62,8 @@ class Tenant(Section, frozen=True):
     """Origins that browsers may come from, exactly as browsers send them; empty for any."""
     engines: tuple[EngineName, ...] = ()
     """The only engines it may use, tried in turn for who names none; empty for the node's."""
+    quotas: Quotas = Quotas()
+    """What it may use; what is not said here is as in the section `quotas`."""
 
     def __post_init__(self) -> None:
         """Refuse a tenant without keys, and origins that no browser would send."""
@@ -72,6 +76,18 @@ class Tenant(Section, frozen=True):
 
         for origin in self.origins:
             check_origin(origin)
+
+
+def inherit(tenant: Any, quotas: Any) -> Any:
+    """Return the table of a tenant with the quotas of all where it has none of its own.
+
+    What is no table stays as it is: it is refused when it is read.
+    """
+    own = tenant.get("quotas", {}) if isinstance(tenant, dict) else None
+    if not (isinstance(own, dict) and isinstance(quotas, dict)):
+        return tenant
+
+    return {**tenant, "quotas": {**quotas, **own}}
 
 
 def check_tenants(tenants: Mapping[str, Tenant], enabled: Collection[str]) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import msgspec
 
+from actors.quota import UNLIMITED, Quotas
 from server.explain import explain
 from server.keys import VerifyingKey, read_key
 from server.keysets import KeySet
 from server.settings import BadSettings, Settings, read_table
-from server.tenant_settings import Tenant, check_tenants
+from server.tenant_settings import DEV, Tenant, check_tenants, inherit
 
 log = logging.getLogger("roomcast.tenants")
 
@@ -68,6 +69,7 @@ class Tenants:
     def __init__(self, settings: Settings) -> None:
         """Read them. Raises BadSettings for a table or a directory; a broken file is logged."""
         self._directory, self._enabled = settings.tenants_directory, settings.engines.enabled
+        self._quotas = settings.quotas
         self._told: dict[str, str] = {}
         self.sets: dict[str, KeySet] = {}
         """The sets of keys that some tenant uses, by address."""
@@ -89,6 +91,14 @@ class Tenants:
         """Name the only engines that a tenant may use; none for all of the node's."""
         customer = self.by_name.get(name)
         return customer.options.engines if customer else ()
+
+    def quotas(self, name: str) -> Quotas:
+        """Say what a tenant may use; the tenant of development mode, whatever it likes."""
+        customer = self.by_name.get(name)
+        if customer is not None:
+            return customer.options.quotas
+
+        return UNLIMITED if name == DEV else self._quotas
 
     def read(self) -> Reading:
         """Read the directory. Raises BadSettings if it cannot be listed."""
@@ -141,7 +151,7 @@ class Tenants:
         if path.stem in self._fixed:
             raise ValueError("the settings have a tenant of this name")
 
-        tree = read_table(path)
+        tree = inherit(read_table(path), msgspec.to_builtins(self._quotas))
         try:
             options = msgspec.convert(tree, Tenant)
         except msgspec.ValidationError as error:

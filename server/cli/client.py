@@ -71,7 +71,7 @@ async def open_socket(url: str) -> ClientConnection:
         )
     except InvalidStatus as refused:
         status, reason = refused.response.status_code, read_problem(refused.response.body)
-        if status == 503:
+        if status in (429, 503):
             raise Unreachable(f"{where} takes no connections now: {reason}") from None
 
         raise Failed(f"{where} refused with status {status}: {reason}") from None
@@ -118,7 +118,9 @@ def _ended(closed: ConnectionClosed, closing: Closing | None) -> Ended:
     if closing is None:
         return Ended(Close(frame.code, frame.reason or f"code {frame.code}"))
 
-    return Ended(Close(frame.code, frame.reason, closing.message), closing.reconnect_ms / 1000)
+    after = closing.retry_after if isinstance(closing.retry_after, float) else 0.0
+    close = Close(frame.code, frame.reason, closing.message, retry_after=after)
+    return Ended(close, closing.reconnect_ms / 1000)
 
 
 def read_problem(body: bytes | bytearray | None) -> str:

@@ -76,7 +76,7 @@ class Ear:
     async def _listen(self) -> float:
         """Listen over one connection; return for how long to stay away. Raises Failed."""
         began = time.monotonic()
-        pause = 0.0
+        pause = after = 0.0
         try:
             async with await open_socket(room_url(*self._place, "listen", self._query)) as socket:
                 async for event in events(socket):
@@ -88,7 +88,7 @@ class Ear:
             if self._once or not ended.close.retry:
                 raise Failed(str(ended)) from None
 
-            pause = ended.pause
+            pause, after = ended.pause, ended.close.retry_after
             self._note(f"{ended}; coming back")
 
         if time.monotonic() - began > LAST_RETRY:
@@ -96,7 +96,7 @@ class Ear:
 
         longest = max(pause, min(LAST_RETRY, FIRST_RETRY * 2**self._failures))
         self._failures = min(self._failures + 1, 10)
-        return random.uniform(0, longest)
+        return after + random.uniform(0, longest)
 
     def _take(self, event: AnyEvent) -> None:
         self._remember(event)

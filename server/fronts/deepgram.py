@@ -30,6 +30,7 @@ ENDINGS = {
     "idle": (1011, SILENT_CLIENT),
     "upstream_unavailable": (1011, SILENT_SERVICE),
     "invalid_data": (1008, UNDECODABLE),
+    "rate_limited": (1013, ""),
 }
 """Close code and Deepgram's name of our endings; the others keep their code."""
 AUDIO_REFUSALS = ("unsupported_audio", "bad_audio")
@@ -112,6 +113,8 @@ class DeepgramTranslator:
                 return self._answer_flush(flush)
             case Error(id=str(flush)) if flush in self._flushes:
                 return self._answer_flush(flush)
+            case Error(code="quota_exceeded", room=str()):
+                return ()  # its audio waits; nothing is refused
             case Error():
                 return self._complain(event)
             case Closing():

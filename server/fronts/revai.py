@@ -37,6 +37,7 @@ ENDINGS = {
     "normal": (1000, "Normal Closure."),
     "restart": SHUTTING_DOWN,
     "overload": TRY_AGAIN,
+    "rate_limited": TRY_AGAIN,
     "upstream_unavailable": TRY_AGAIN,
     **dict.fromkeys(("forbidden", "revoked", "token_expired", "unauthorized"), (4001, "")),
 }
@@ -47,6 +48,7 @@ REFUSALS = {
     "forbidden": (4001, "access_token does not cover the room"),
     "draining": SHUTTING_DOWN,
     "overload": TOO_MANY,
+    "quota_exceeded": TOO_MANY,
     "room_limit": TOO_MANY,
     "engine_busy": TRY_AGAIN,
 }

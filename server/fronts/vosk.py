@@ -107,7 +107,8 @@ class VoskTranslator:
 
     def end(self, close: Close) -> Close:
         """Keep to the codes of RFC 6455: the protocol has none of its own."""
-        code = 1011 if close.reason == "upstream_unavailable" else public(close.code)
+        code = {"upstream_unavailable": 1011, "rate_limited": 1013}.get(close.reason)
+        code = code or public(close.code)
         reason = "" if close.reason == "normal" else fit(close.message or close.reason)
         return Close(code, reason, flush=close.flush)
 

@@ -20,6 +20,7 @@ from actors.errors import Refused
 from actors.messages import Start
 from actors.principal import Principal
 from server.asgi import LEAN, AsgiSession
+from server.auth import site_of
 from server.fronts.actor import CUT_AFTER, FrontActor
 from server.fronts.credential import credential
 from server.fronts.deepgram import DeepgramTranslator
@@ -28,7 +29,7 @@ from server.fronts.revai import RevaiTranslator, ending_of, read_stream
 from server.fronts.translator import Translator, fit
 from server.fronts.vosk import VoskTranslator, read_vosk
 from server.node import Node
-from server.problems import deny
+from server.problems import deny, retry_after
 from server.routes.sockets import transport_of
 from server.transport import ABORT
 
@@ -142,7 +143,7 @@ async def serve_vosk(node: Node, websocket: WebSocket) -> None:
 def _admit(node: Node, websocket: WebSocket, token: str | None = None) -> Principal:
     """Say who it is, and that one more connection fits. Raises Refused."""
     principal = node.authenticate(websocket.scope, token)
-    node.manager.admit()
+    node.manager.admit(principal, site_of(websocket.scope))
     return principal
 
 
@@ -156,11 +157,14 @@ def _check(node: Node, principal: Principal, start: Start) -> None:
         names = ", ".join(each.name for each in engines)
         raise Refused("engine_busy", f"all streams of {names} are in use")
 
+    node.manager.check_speaker(principal, start.room)
+
 
 def _deepgram_refusal(refused: Refused, request: str) -> Response:
     code = refused.code.upper()
     body = {"err_code": code, "err_msg": refused.message, "request_id": request}
     headers = {"dg-error": refused.message, "dg-request-id": request}
+    headers |= retry_after(refused)
     status = STATUSES.get(refused.code, refused.status)
     return Response(msgspec.json.encode(body), status, headers, media_type="application/json")
 
@@ -185,7 +189,8 @@ async def _run(
     """Hand an accepted connection to an actor, and carry it to its end."""
     transport = transport_of(websocket, "json")
     actor = FrontActor(connection, principal, transport, node.manager, translator)
-    await transport.run(node.manager.welcome(actor), translator.first)
+    address = site_of(websocket.scope)
+    await transport.run(node.manager.welcome(actor, address), translator.first)
 
 
 async def _turn_away(websocket: WebSocket, code: int, reason: str) -> None:

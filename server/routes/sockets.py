@@ -17,6 +17,7 @@ from actors.microphone import Kind
 from actors.principal import Principal
 from actors.wire import SUBPROTOCOLS, Codec
 from server.asgi import LEAN, AsgiSession
+from server.auth import site_of
 from server.lean import LeanTransport
 from server.node import Node
 from server.problems import deny
@@ -86,6 +87,9 @@ def _read_speak(node: Node, websocket: WebSocket, principal: Principal) -> Start
     start = Start(room=room_of(websocket), **msgspec.structs.asdict(query))
     principal.require(start.room, "speak")
     node.manager.catalog.choose(start.engine, spec_of(start), principal.tenant)
+    if not start.resume:
+        node.manager.check_speaker(principal, start.room)
+
     return start
 
 
@@ -102,7 +106,8 @@ async def _serve(node: Node, websocket: WebSocket, kind: Kind, first: First) -> 
     try:
         principal = node.authenticate(websocket.scope)
         command = first(node, websocket, principal)
-        node.manager.admit()
+        address = site_of(websocket.scope)
+        node.manager.admit(principal, address)
     except Refused as refused:
         await _deny(node, websocket, refused)
         return
@@ -116,7 +121,7 @@ async def _serve(node: Node, websocket: WebSocket, kind: Kind, first: First) -> 
         return
 
     transport = transport_of(websocket, codec)
-    actor = node.manager.connect(kind, principal, transport)
+    actor = node.manager.connect(kind, principal, transport, address)
     await transport.run(actor, command)
 
 

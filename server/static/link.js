@@ -141,7 +141,8 @@ export class Link {
     if (this.liveSince && performance.now() - this.liveSince > STEADY_MS) this.attempts = 0;
     this.liveSince = 0;
     const cap = ending.reconnect_ms || Math.min(CAP_MS, BASE_MS * 2 ** this.attempts);
-    const wait = Math.random() * cap; // full jitter: a crowd that was cut together comes back spread out
+    const after = (ending.retry_after ?? 0) * 1000;
+    const wait = after + Math.random() * cap; // full jitter: a crowd that was cut together comes back spread out
     this.attempts += 1;
     this.become("reconnecting", { ...ending, greeted, attempts: this.attempts });
     this.timers.dial = setTimeout(() => this.open(), wait);

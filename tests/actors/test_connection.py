@@ -273,7 +273,7 @@ async def test_a_message_after_the_close_is_ignored() -> None:
         await actor.receive("nonsense")
         far.resume()
         assert [type(event) for event in far.got] == [Hello, Closing]
-        assert node.manager.publishes["message"] == 0
+        assert node.manager.publisher.messages == 0
 
 
 async def test_a_bug_in_a_command_closes_with_1011_is_logged_once_and_the_node_lives(

@@ -32,7 +32,7 @@ def test_every_close_fits_a_close_frame_and_has_a_code_of_its_own() -> None:
 def test_the_code_says_whether_to_come_back() -> None:
     assert {close.code for close in CLOSES if close.retry} == {
         *(1006, 1011, 1012, 1013),
-        *(4001, 4003, 4004, 4005),
+        *(4001, 4003, 4004, 4005, 4006),
     }
     assert Close(1001, "away").retry
     assert not Close(4500, "never").retry

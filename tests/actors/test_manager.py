@@ -263,7 +263,7 @@ async def test_data_that_not_every_listener_could_be_sent_is_refused(data: objec
             await node.publish("a", data)
 
         assert (refusal.value.code, refusal.value.field) == ("bad_message", "data")
-        assert node.manager.publishes["message"] == 0
+        assert node.manager.publisher.messages == 0
         await node.publish("a", 2**63)
         await settle()
         assert data_of(far) == [2**63]
@@ -271,14 +271,14 @@ async def test_data_that_not_every_listener_could_be_sent_is_refused(data: objec
 
 async def test_a_node_takes_so_many_connections_and_no_more() -> None:
     async with running(Limits(connections=1)) as node:
-        node.manager.admit()
+        node.manager.admit(Principal("dev"))
         _, far = node.connect()
         with pytest.raises(Refused) as refusal:
-            node.manager.admit()
+            node.manager.admit(Principal("dev"))
 
         assert (refusal.value.code, refusal.value.setting) == ("overload", "limits.connections")
         far.vanish()
-        node.manager.admit()
+        node.manager.admit(Principal("dev"))
 
 
 async def test_who_comes_back_after_a_restart_is_spread_over_time() -> None:
@@ -299,7 +299,7 @@ async def test_a_drain_lets_speech_finish_and_then_tells_everybody() -> None:
         await settle()
         assert (node.manager.draining, node.manager.ready) == (True, False)
         with pytest.raises(Refused) as refusal:
-            node.manager.admit()
+            node.manager.admit(Principal("dev"))
 
         assert refusal.value.code == "draining"
         assert (stream.ended, ear.closed) == (True, None)

@@ -47,6 +47,29 @@ def test_the_wait_is_right(rate: float, burst: float, takes: list[tuple[float, f
             assert bucket.take(amount, now) == 0
 
 
+@given(rates, bursts, steps)
+def test_who_waits_until_nothing_is_owed_gets_one_amount_more_than_rate_and_burst(
+    rate: float, burst: float, spends: list[tuple[float, float]]
+) -> None:
+    bucket = Bucket(rate, burst, 0.0)
+    now, taken, largest = 0.0, [(0.0, 0.0)], 0.0
+    for pause, amount in spends:
+        now += pause
+        wait = bucket.debt(now)
+        if wait:
+            now += wait * 1.01 + 1e-6
+            assert bucket.debt(now) == 0
+        else:
+            largest = max(largest, amount)
+            bucket.spend(amount, now)
+            taken.append((now, taken[-1][1] + amount))
+
+    for index, (begin, before) in enumerate(taken):
+        for end, after in taken[index:]:
+            inside = after - (taken[index - 1][1] if index else before)
+            assert inside <= (rate * (end - begin) + burst + largest) * (1 + 1e-9)
+
+
 def test_a_refused_amount_takes_nothing() -> None:
     bucket = Bucket(1, 10, 0.0)
     assert bucket.take(10, 0.0) == 0

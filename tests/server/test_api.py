@@ -33,6 +33,7 @@ SURFACES: tuple[Surface, ...] = (
     ("POST", "/v1/revoke", {"connection": "nobody"}, "admin"),
     ("POST", "/v1/rooms/a/messages", {"data": 1}, "publish"),
     ("POST", "/v1/broadcast", {"data": 1}, "publish"),
+    ("GET", "/v1/usage", None, "admin"),
     ("POST", "/v1/tickets", {"rooms": able("a", "admin")}, "admin"),
 )
 """Method, path, a body, and the capability that it needs."""

@@ -44,6 +44,7 @@ TENANTS = {
     "connections": {200, 400, 401, 403},
     "disconnect": {204, 401, 403, 404},
     "revoke": {200, 400, 401, 403, 404, 413, 422},
+    "usage": {200, 401, 403},
     "ticket": {200, 400, 401, 403, 413, 503},
 }
 """Operations that take a token, and their statuses."""

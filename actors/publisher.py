@@ -1,0 +1,60 @@
+"""Publishes the messages of tenants, within their quotas, and counts them."""
+
+from __future__ import annotations
+
+import anyio
+
+from actors.log import Position, Repeated
+from actors.messages import Message
+from actors.meter import Meters
+from actors.ports import Backplane, Clock
+from actors.principal import Principal
+from actors.wire import encode_msgpack
+
+
+class Publisher:
+    """The way of a message from somebody's hand to the backplane."""
+
+    def __init__(self, backplane: Backplane, meters: Meters, clock: Clock) -> None:
+        self._backplane, self._meters, self._clock = backplane, meters, clock
+        self.messages = self.bytes = 0
+        """Messages published ever, and their bytes as MessagePack."""
+
+    async def send(self, principal: Principal, room: str, data: object, once: str = "") -> Position:
+        """Publish a value to a room of the tenant and return its position. Raises Refused."""
+        principal.require(room, "publish")
+        self._meters.of(principal.tenant).check_publish(self._clock.monotonic())
+        return await self._publish(principal, room, data, once)
+
+    async def broadcast(self, principal: Principal, data: object, once: str = "") -> list[Position]:
+        """Publish a value to every room of the tenant that a grant covers. Raises Refused."""
+        principal.require_somewhere("publish")
+        keys = await self._backplane.rooms(principal.tenant)
+        rooms = [room for key in keys if principal.may(room := key.partition("/")[2], "publish")]
+        meter = self._meters.of(principal.tenant)
+        meter.check_broadcast(len(rooms), self._clock.monotonic())
+        places = []
+        for at, room in enumerate(rooms):
+            places.append(await self._publish(principal, room, data, once, credit=at > 0))
+            await anyio.lowlevel.checkpoint()
+
+        return places
+
+    async def _publish(
+        self, principal: Principal, room: str, data: object, once: str, credit: bool = False
+    ) -> Position:
+        """Publish a message whose place has been taken; with credit its bytes always fit."""
+        event = Message(room=room, data=data, sender=principal.subject, at=self._clock.wall())
+        size = len(encode_msgpack(event))  # refuses what some listeners could not be sent
+        meter = self._meters.of(principal.tenant)
+        meter.check_bytes(size, self._clock.monotonic(), credit)
+        key, plane = principal.key(room), self._backplane
+        work = plane.publish_once(key, event, once) if once else plane.publish(key, event)
+        position = await work
+        if isinstance(position, Repeated):
+            return position
+
+        meter.published(size)
+        self.messages += 1
+        self.bytes += size
+        return position
