@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import socket
 import struct
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import anyio
+import anyio.to_thread
 import pytest
 from anyio.lowlevel import checkpoint
 from websockets.client import ClientProtocol
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
 from actors.errors import UpstreamLost
 from actors.messages import Recognition, Word
 from server.engines import remote_stream
 from server.engines.inflow import CONTROLS, SLICE, Inflow
-from server.engines.options import Answers
+from server.engines.options import Answers, WebSocket
 from server.engines.pace import Pace, cost
-from server.engines.remote import RemoteEngine
+from server.engines.providers import websocket
+from server.engines.remote import RemoteEngine, Slots
 from tests.doubles import GenericDouble, raw
 from tests.remote_contract import SPEC, fate, within
 from tests.server.remotes import REMOTES
@@ -123,6 +129,39 @@ async def test_messages_beyond_a_rate_wait_and_none_is_lost(
         found = [(await stream.receive()).text for _ in range(count + 1)]
         assert time.monotonic() - began > 0.2
         assert found == ["x"] * count + ["last"]
+
+
+@pytest.mark.parametrize("closes", [True, False], ids=["closed", "cut"])
+async def test_all_that_came_before_the_end_is_taken_before_it(
+    monkeypatch: pytest.MonkeyPatch, closes: bool
+) -> None:
+    monkeypatch.setattr(remote_stream, "RATE", 4000.0)
+    count = 10 * SLICE // 20
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            client, _ = server.accept()
+            with client:
+                wire = ServerProtocol()
+                wire.receive_data(client.recv(65_536))
+                (request,) = wire.events_received()
+                assert isinstance(request, Request)
+                wire.send_response(wire.accept(request))
+                answer = b"".join(wire.data_to_send())
+                end = b"\x88\x02\x0f\xa0" if closes else b""
+                client.sendall(answer + text('{"text":"x"}') * count + end)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"ws://127.0.0.1:{server.getsockname()[1]}/"
+        async with websocket(WebSocket(url=url), Slots(1)).open(SPEC) as stream:
+            found = [await stream.receive() for _ in range(count)]
+            error = await fate(stream.receive())
+
+        await anyio.to_thread.run_sync(thread.join)
+
+    assert [each.segment for each in found] == list(range(count))
+    assert f"closed the stream with {4000 if closes else 1006}" in str(error)
 
 
 async def test_tiny_messages_without_end_hold_nobody_up(double: GenericDouble) -> None:
