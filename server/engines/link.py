@@ -35,6 +35,8 @@ OVERFULL = 1_048_576
 """Bytes in the buffer beyond the mark, all of them pongs, at which the connection is cut."""
 LEFT_OVER = 65_536
 """Bytes that are still looked through for the answer to a close; then the connection is cut."""
+ANSWER = 65_536
+"""Bytes that the answer to the upgrade may have; websockets copies a body with each chunk."""
 ABNORMAL = 1006
 
 # Its debug messages hold the request with its key.
@@ -74,7 +76,7 @@ class Link(Reading):
         self._address, self._options, self._owner = address, options, owner
         self._gone = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._left_over = 0
+        self._left_over = self._answer = 0
         self._joined = False
         """Whether `connect` has come to its end."""
 
@@ -164,6 +166,9 @@ class Link(Reading):
                 self._break("goes on")
                 return
 
+        if self._wire.state is CONNECTING:
+            self._answer += len(data)
+
         self._came(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -201,6 +206,8 @@ class Link(Reading):
 
     def _taken(self) -> None:
         self._flush()
+        if self._answer > ANSWER and self._wire.state is CONNECTING:
+            self._break("answers the upgrade without end")
 
     def _drained(self) -> None:
         if self._wire.parser_exc is not None:

@@ -7,7 +7,7 @@ import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 import anyio.to_thread
@@ -129,6 +129,28 @@ async def test_messages_beyond_a_rate_wait_and_none_is_lost(
         found = [(await stream.receive()).text for _ in range(count + 1)]
         assert time.monotonic() - began > 0.2
         assert found == ["x"] * count + ["last"]
+
+
+async def test_an_answer_to_the_upgrade_without_end_is_a_loss() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            client, _ = server.accept()
+            with client, suppress(OSError):
+                client.recv(65_536)
+                client.sendall(b"HTTP/1.1 401 No\r\nTransfer-Encoding: chunked\r\n\r\n")
+                while True:
+                    client.sendall(b"5\r\naaaaa\r\n" * 5000)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"ws://127.0.0.1:{server.getsockname()[1]}/"
+        async with lively():
+            error = await fate(websocket(WebSocket(url=url)).open(SPEC).__aenter__())
+
+        await anyio.to_thread.run_sync(thread.join)
+
+    assert str(error) == "the websocket engine answers the upgrade without end"
 
 
 @pytest.mark.parametrize("closes", [True, False], ids=["closed", "cut"])
