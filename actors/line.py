@@ -10,6 +10,7 @@ import random
 from collections.abc import Sequence
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from actors.errors import UpstreamLost
 from actors.intake import Intake
@@ -23,6 +24,8 @@ from actors.roles import Owner
 
 LOOK_EVERY = 0.05
 """Seconds between two looks at an engine that is too far behind to be sent more."""
+AT_ONCE = 16
+"""Recognitions that are passed on before others have their turn, if an engine brings so many."""
 
 
 class Line:
@@ -248,7 +251,10 @@ class Line:
         """Pass on what is recognized."""
         try:
             while True:
-                await self._take(await stream.receive())
+                for _ in range(AT_ONCE):
+                    await self._take(await stream.receive())
+
+                await checkpoint()  # `receive` need not wait for what is there
         except anyio.EndOfStream:
             if not (self._ended or self._intake.exhausted):
                 message = f"the engine {self.engine.name} ended the stream"

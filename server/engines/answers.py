@@ -17,6 +17,8 @@ from actors.errors import Refused, UpstreamLost
 from actors.messages import Recognition, Word
 from server.engines.dialect import Piece, Segments
 
+LATEST = 1e9
+"""Seconds beyond which no time is: thirty years of audio, and still a number to reckon with."""
 REASON = 300
 """Characters that the sentence about an exception may have."""
 T = TypeVar("T")
@@ -58,6 +60,7 @@ class Answers:
         """
         if isinstance(result, Recognition):
             _check(Recognition, result)
+            _check_times(result)
             return (result,)
 
         answer = _answer(result)
@@ -117,15 +120,38 @@ def _check(kind: type[T], value: object) -> T:
     except (msgspec.MsgspecError, RecursionError, TypeError, OverflowError) as error:
         raise BadAnswer(f"a result of the wrong shape: {error}") from None
 
-    if not all(map(math.isfinite, _floats(plain))):
-        raise BadAnswer("a result with a number that is not finite")
+    for leaf in _leaves(plain):
+        if isinstance(leaf, str) and not _is_text(leaf):
+            raise BadAnswer("a result with a text that is not Unicode")
+
+        if isinstance(leaf, float) and not math.isfinite(leaf):
+            raise BadAnswer("a result with a number that is not finite")
 
     return checked
 
 
-def _floats(value: Any) -> Iterator[float]:
-    if isinstance(value, float):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
+def _check_times(found: Recognition) -> None:
+    """Refuse times that nothing fits to the audio. Raises BadAnswer."""
+    times = [found.start, found.end]
+    for word in found.words:
+        times += (word.start, word.end)
+
+    if not all(0 <= each <= LATEST for each in times):
+        raise BadAnswer("a Recognition with a time that is not within any audio")
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+
+    return True
+
+
+def _leaves(value: Any) -> Iterator[object]:
+    if isinstance(value, Mapping | list | tuple):
         for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _floats(each)
+            yield from _leaves(each)
+    else:
+        yield value

@@ -13,7 +13,7 @@ import msgspec
 
 from actors.errors import Refused, UpstreamLost
 from actors.messages import AudioSpec, Recognition, Word
-from server.engines.dialect import Dialect, Message, Parameters, Piece, text_of
+from server.engines.dialect import Dialect, Message, Parameters, text_of
 from server.engines.options import Deepgram
 
 KEEPALIVE = '{"type":"KeepAlive"}'
@@ -80,7 +80,8 @@ class DeepgramDialect(Dialect):
         """Raise Refused if the audio or the settings do not do."""
         super().__init__(spec)
         self._need(options.key, "key")
-        self._hide(options.key)
+        self._secrets.hide(options.key)
+        self._secrets.hide_values(options.parameters.values())
         self.headers = [("Authorization", f"Token {options.key}")]
         self._tells, self._told = options.interim_results, 0.0
         self._primer = spec.rate // PRIMERS * spec.channels * 2
@@ -137,7 +138,7 @@ class DeepgramDialect(Dialect):
         best, start = results.channel.alternatives[0], results.start - self._primed
         end = start + results.duration
         self._told = max(self._told, min(end, self.seconds))
-        piece = Piece(best.transcript, start, end, tuple(self._words(best.words)))
+        piece = self._piece(best.transcript, start, end, self._words(best.words))
         if not results.is_final:
             return self._partial(piece)
 

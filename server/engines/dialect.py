@@ -6,20 +6,20 @@ message, each HTTP status and each close code, and says what that means. It neve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, NoReturn, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
 from actors.errors import Refused, UpstreamLost
 from actors.messages import AudioSpec, Recognition, Word
 from server.engines.address import Address, parse
+from server.engines.scrub import Scrubber
 
-REASON = 123
-"""Characters of a provider's own words that an error may carry."""
-HIDDEN = 4
-"""Length from which a part of a secret is kept out of a provider's words too."""
+WORDS, TEXT = 5000, 65_536
+"""Words of a result, and characters of it and of its words; one with more is not speech."""
 NORMAL, GOING_AWAY, NO_CODE = 1000, 1001, 1005
 HTTP = {
     401: "engine_unauthorized",
@@ -129,7 +129,7 @@ class Dialect:
         """Messages of audio without an answer, where there is a `window`."""
         self._segments = Segments()
         self._bytes, self._rate = 0, spec.bytes_per_second
-        self._secrets: list[str] = []
+        self._secrets = Scrubber()
 
     @property
     def name(self) -> str:
@@ -201,17 +201,10 @@ class Dialect:
 
     def printable(self, text: str) -> str:
         """Return a provider's words as they may be shown: short, on one line, without secrets."""
-        for secret in sorted(self._secrets, key=len, reverse=True):
-            text = text.replace(secret, "***")
-
-        return "".join(each if each.isprintable() else " " for each in text)[:REASON].strip()
-
-    def _hide(self, secret: str) -> None:
-        """Keep a secret, its longer parts and its form in a URL out of all that is shown."""
-        parts = [part for part in secret.split() if len(part) >= HIDDEN]
-        self._secrets += filter(None, {secret, quote(secret, safe=""), *parts})
+        return self._secrets.printable(text)
 
     def _dial(self, url: str, parameters: Parameters = ()) -> None:
+        self._secrets.hide_query(urlsplit(url).query)
         query = urlencode(parameters, quote_via=quote, safe="")
         joint = "&" if "?" in url else "?"
         try:
@@ -238,6 +231,23 @@ class Dialect:
             return decoder.decode(message)
         except (msgspec.MsgspecError, RecursionError, OverflowError, ValueError):
             self.garbage()
+
+    def _piece(
+        self,
+        text: str,
+        start: float | None = None,
+        end: float | None = None,
+        words: Iterable[Word] = (),
+    ) -> Piece:
+        """Return a piece of a size that speech can have. Raises UpstreamLost."""
+        taken = tuple(islice(words, WORDS + 1))
+        if len(taken) > WORDS:
+            raise self.lost(f"sent a result of more than {WORDS} words")
+
+        if len(text) > TEXT or sum(len(word.text) for word in taken) > TEXT:
+            raise self.lost(f"sent a result of more than {TEXT} characters")
+
+        return Piece(text, start, end, taken)
 
     def _final(self, piece: Piece) -> Sequence[Recognition]:
         return self._segments.final(piece, self.seconds)

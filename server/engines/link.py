@@ -1,8 +1,10 @@
 """A WebSocket to a provider: websockets' sans-I/O client on an asyncio transport, without a task.
 
 Its one rule: it is bounded every way. Messages have a size, the buffer a mark, a silent peer a
-time, and the end a second. Nothing is compressed, no redirect is followed, and no proxy is taken
-from the environment: the connection goes to the address that was looked at, or nowhere.
+time, and the end a second. What comes is parsed in slices, each in a turn of the loop of its own,
+and nothing is read before all that came is taken; so a flood waits in TCP. Nothing is compressed,
+no redirect is followed, and no proxy is taken from the environment: the connection goes to the
+address that was looked at, or nowhere.
 """
 
 from __future__ import annotations
@@ -17,19 +19,24 @@ from typing import Protocol, cast
 import anyio
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
-from websockets.frames import Frame
 from websockets.http11 import Response
 from websockets.protocol import CONNECTING, OPEN
 from websockets.typing import Subprotocol
 
 from server.engines.address import Address
+from server.engines.inflow import Event, Inflow
 from server.engines.options import Connection
-from server.frames import BINARY, CLOSE, CONTINUATION, TEXT, client_frame
+from server.engines.reading import Reading
+from server.frames import BINARY, client_frame
 
 CLOSE_WITHIN = 1.0
 """Seconds a provider has to answer a close; then the connection is cut."""
 OVERFULL = 1_048_576
 """Bytes in the buffer beyond the mark, all of them pongs, at which the connection is cut."""
+LEFT_OVER = 65_536
+"""Bytes that are still looked through for the answer to a close; then the connection is cut."""
+ANSWER = 65_536
+"""Bytes that the answer to the upgrade may have; websockets copies a body with each chunk."""
 ABNORMAL = 1006
 
 # Its debug messages hold the request with its key.
@@ -59,21 +66,19 @@ class Owner(Protocol):
         """The buffer has room again."""
 
 
-class Link(asyncio.Protocol):
+class Link(Reading):
     """One connection; it tells its owner of one ending at most."""
 
     def __init__(self, address: Address, options: Connection, owner: Owner) -> None:
         self.writable = True
         """Whether the buffer is below its mark."""
+        super().__init__()
         self._address, self._options, self._owner = address, options, owner
         self._gone = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._reading, self._silent, self._over = True, False, False
+        self._left_over = self._answer = 0
         self._joined = False
         """Whether `connect` has come to its end."""
-        self._parts, self._text = bytearray(), False
 
     async def connect(
         self, headers: Sequence[tuple[str, str]], subprotocols: Sequence[str]
@@ -81,10 +86,10 @@ class Link(asyncio.Protocol):
         """Connect and ask for the upgrade, whose answer the owner is told. Raises OSError."""
         address = self._address
         offered = [Subprotocol(each) for each in subprotocols] or None
-        self._wire = ClientProtocol(
+        wire = self._wire = ClientProtocol(
             address, subprotocols=offered, max_size=self._options.message_bytes, logger=quiet
         )
-        self._request = self._wire.connect()
+        self._inflow, self._request = Inflow(wire), wire.connect()
         for name, value in headers:
             self._request.headers[name] = value
 
@@ -124,19 +129,6 @@ class Link(asyncio.Protocol):
             self._wire.send_close(1000)
             self._flush()
 
-    def pause(self) -> None:
-        """Read no more for now."""
-        if self._reading and self._transport is not None and not self._transport.is_closing():
-            self._reading = False
-            self._transport.pause_reading()
-
-    def resume(self) -> None:
-        """Read on."""
-        if not self._reading and self._transport is not None:
-            self._reading = True
-            if not self._transport.is_closing():
-                self._transport.resume_reading()
-
     async def aclose(self) -> None:
         """Close as the protocol has it, within a second; then cut. Also under cancellation."""
         with anyio.CancelScope(shield=True):
@@ -168,25 +160,22 @@ class Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what came, and write what the protocol answers to it."""
         self._silent = False
-        self._wire.receive_data(data)
-        self._take_events()
-        self._flush()
-        if self._wire.parser_exc is not None:
-            self._break("has broken the WebSocket protocol")
-        elif self._wire.handshake_exc is not None:
-            self._break("has answered with no WebSocket")
+        if self._over:
+            self._left_over += len(data)
+            if self._left_over > LEFT_OVER:
+                self._break("goes on")
+                return
 
-    def eof_received(self) -> None:
-        """Take a refusal without a length; then the transport closes."""
-        self._wire.receive_eof()
-        self._take_events()
+        if self._wire.state is CONNECTING:
+            self._answer += len(data)
+
+        self._came(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell of the end, if nobody has."""
+        """Tell of the end behind what came, if nobody has."""
         self._gone.set()
-        if not self._over:
-            self._stop()
-            self._owner.closed(ABNORMAL, "")
+        self._lost = True
+        self._go_on()
 
     def pause_writing(self) -> None:
         """The buffer is above its mark."""
@@ -207,26 +196,29 @@ class Link(asyncio.Protocol):
             self._timer = self._loop.call_later(self._options.ping_interval, self._ping)
             self._owner.opened()
 
-    def _take_events(self) -> None:
-        for event in self._wire.events_received():
-            if isinstance(event, Response):
-                self._answered(event)
-            elif isinstance(event, Frame) and event.opcode == CLOSE:
-                self._close_received()
-            elif isinstance(event, Frame) and event.opcode in (TEXT, BINARY, CONTINUATION):
-                self._join(event)
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Response):
+            self._answered(event)
+        elif not isinstance(event, str | bytes):
+            self._close_received()
+        elif not self._over:
+            self._owner.message(event)
 
-    def _join(self, frame: Frame) -> None:
-        if self._over:
-            return
+    def _taken(self) -> None:
+        self._flush()
+        if self._answer > ANSWER and self._wire.state is CONNECTING:
+            self._break("answers the upgrade without end")
 
-        if frame.opcode != CONTINUATION:
-            self._text = frame.opcode == TEXT
+    def _drained(self) -> None:
+        if self._wire.parser_exc is not None:
+            self._break("has broken the WebSocket protocol")
+        elif self._wire.handshake_exc is not None:
+            self._break("has answered with no WebSocket")
 
-        self._parts += frame.data
-        if frame.fin:
-            whole, self._parts = bytes(self._parts), bytearray()
-            self._deliver(whole)
+    def _ended(self) -> None:
+        if not self._over:
+            self._stop()
+            self._owner.closed(ABNORMAL, "")
 
     def _close_received(self) -> None:
         close, over = self._wire.close_rcvd, self._over
@@ -235,14 +227,6 @@ class Link(asyncio.Protocol):
         self._end()
         if not over:
             self._owner.closed(close.code, close.reason)
-
-    def _deliver(self, whole: bytes) -> None:
-        try:
-            message = whole.decode() if self._text else whole
-        except UnicodeDecodeError:
-            self._break("has sent text that is not UTF-8")
-        else:
-            self._owner.message(message)
 
     def _ping(self) -> None:
         assert self._transport is not None

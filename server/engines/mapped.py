@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote
 
 import msgspec
 
@@ -15,8 +16,6 @@ from server.engines.options import BINARY_EMPTY, Answers, WebSocket
 
 LATEST = 1e9
 """Times beyond this are taken for it: thirty years of audio, and still a number to reckon with."""
-KEY = 8
-"""Length from which a value in the address's query may be a key."""
 DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
@@ -37,17 +36,15 @@ class MappedDialect(Dialect):
         else:
             self.address = address
 
-        for _, value in parse_qsl(self.address.query):
-            if len(value) >= KEY:
-                self._hide(value)
-
+        self._secrets.hide_query(self.address.query)
         if _sends_headers(options, self.address):
             self.headers = list(options.headers.items())
             for value in options.headers.values():
-                self._hide(value)
+                self._secrets.hide(value)
 
         self.subprotocols = options.subprotocols
         self.first = [_fill(options.first, spec, _in_json)] if options.first else ()
+        self._hide_first(options.first)
         self.last = b"" if options.end == BINARY_EMPTY else options.end or None
 
     def received(self, message: Message) -> Sequence[Recognition]:
@@ -61,14 +58,20 @@ class MappedDialect(Dialect):
 
         text = self._text(tree, answers.partial)
         if text is not None:
-            return self._partial(self._piece(tree, text))
+            return self._partial(self._found(tree, text))
 
         text = self._text(tree, answers.text)
         if text is None:
             return ()
 
-        piece = self._piece(tree, text)
+        piece = self._found(tree, text)
         return self._final(piece) if self._is_final(tree) else self._partial(piece)
+
+    def _hide_first(self, text: str) -> None:
+        """Hide the first text, and the values in it if it is JSON: they may log us in."""
+        self._secrets.hide_values([text])
+        with suppress(msgspec.MsgspecError, RecursionError, ValueError):  # any text will do
+            self._secrets.hide_values([DECODER.decode(text)])
 
     def _is_final(self, tree: Any) -> bool:
         if not self._answers.final:
@@ -80,11 +83,11 @@ class MappedDialect(Dialect):
 
         return bool(value)
 
-    def _piece(self, tree: Any, text: str) -> Piece:
+    def _found(self, tree: Any, text: str) -> Piece:
         answers = self._answers
         start, end = find(tree, answers.start), find(tree, answers.end)
-        words = tuple(self._words(find(tree, answers.words), answers))
-        return Piece(text.strip(), self._time(start), self._time(end), words)
+        words = self._words(find(tree, answers.words), answers)
+        return self._piece(text.strip(), self._time(start), self._time(end), words)
 
     def _words(self, words: Any, answers: Answers) -> Iterator[Word]:
         """Yield the words that have times."""

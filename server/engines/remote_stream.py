@@ -20,6 +20,7 @@ from actors.messages import AudioFrame, Recognition
 from server.engines.dialect import Dialect
 from server.engines.link import Link
 from server.engines.options import Connection
+from server.engines.pace import BURST, RATE, Pace, cost
 
 KEEPALIVE = 3.0
 """Seconds without audio after which a provider is told that the stream is still wanted."""
@@ -42,6 +43,7 @@ class RemoteStream:
         """`_clear` says that audio may be written now: all conditions in one flag."""
         self._over: Exception | None = None
         """How the stream has ended; raised behind what was found before."""
+        self._pace, self._slowed = Pace(RATE, BURST), False
         self._kept = 0.0
         self._timers: set[asyncio.TimerHandle] = set()
 
@@ -117,7 +119,7 @@ class RemoteStream:
             self._news.clear()
             await self._news.wait()
 
-        if len(self._found) == WAITING // 2:
+        if len(self._found) == WAITING // 2 and not self._slowed:
             self._link.resume()
 
         return self._found.popleft()
@@ -166,11 +168,13 @@ class RemoteStream:
             return
 
         try:
-            self._keep(self._dialect.received(message))
+            found = self._dialect.received(message)
         except (Refused, UpstreamLost) as error:
             self._finish(error)
             return
 
+        self._keep(found)
+        self._slow_down(cost(len(message), found))
         if self._dialect.done:
             self._finish(None)
         else:
@@ -228,6 +232,19 @@ class RemoteStream:
         self._found += found
         if len(self._found) >= WAITING:
             self._link.pause()
+
+    def _slow_down(self, amount: float) -> None:
+        """Leave a provider that brings too much unread for a while: TCP makes it wait."""
+        pause = self._pace.spend(amount, self._loop.time())
+        if pause and not self._slowed:
+            self._slowed = True
+            self._link.pause()
+            self._later(pause, self._read_on)
+
+    def _read_on(self) -> None:
+        self._slowed = False
+        if len(self._found) < WAITING:
+            self._link.resume()
 
     def _finish(self, error: Exception | None) -> None:
         """Settle how the stream ends; the first word counts. None is the orderly end."""

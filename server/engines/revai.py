@@ -13,7 +13,7 @@ import msgspec
 
 from actors.errors import Refused, UpstreamLost
 from actors.messages import AudioSpec, Recognition, Word
-from server.engines.dialect import Dialect, Message, Piece, text_of
+from server.engines.dialect import Dialect, Message, text_of
 from server.engines.options import RevAi
 
 CLOSES = {
@@ -63,7 +63,7 @@ class RevAiDialect(Dialect):
         """Raise Refused if the audio or the settings do not do."""
         super().__init__(spec)
         self._need(options.token, "token")
-        self._hide(options.token)
+        self._secrets.hide(options.token)
         self.ready = False
         kind = (
             f"audio/x-raw;layout=interleaved;rate={spec.rate};format=S16LE;channels={spec.channels}"
@@ -82,12 +82,12 @@ class RevAiDialect(Dialect):
             self.ready = True
         elif answer.type == "partial":
             text = " ".join(each.value for each in answer.elements)
-            words = tuple(_words(answer.elements))
-            return self._partial(Piece(text, answer.ts, answer.end_ts, words))
+            words = _words(answer.elements)
+            return self._partial(self._piece(text, answer.ts, answer.end_ts, words))
         elif answer.type == "final":
             text = "".join(each.value for each in answer.elements).strip()
-            words = tuple(_words(answer.elements))
-            return self._final(Piece(text, answer.ts, answer.end_ts, words))
+            words = _words(answer.elements)
+            return self._final(self._piece(text, answer.ts, answer.end_ts, words))
 
         return ()
 

@@ -12,7 +12,7 @@ import msgspec
 
 from actors.errors import Refused
 from actors.messages import AudioSpec, Recognition, Word
-from server.engines.dialect import Dialect, Message, Piece
+from server.engines.dialect import Dialect, Message
 from server.engines.options import Vosk
 
 EOF = '{"eof" : 1}'
@@ -102,8 +102,8 @@ class VoskDialect(Dialect):
         if answer.partial is None:
             self.garbage()
 
-        return self._segments.partial(Piece(answer.partial), self.heard)
+        return self._segments.partial(self._piece(answer.partial), self.heard)
 
     def _utterance(self, text: str, spoken: Sequence[Spoken]) -> Sequence[Recognition]:
-        words = tuple(Word(each.word, each.start, each.end, each.conf) for each in spoken)
-        return self._segments.final(Piece(text, words=words), self.heard)
+        words = (Word(each.word, each.start, each.end, each.conf) for each in spoken)
+        return self._segments.final(self._piece(text, words=words), self.heard)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.errors import Refused, UpstreamLost, find
 from actors.limits import Ingress, Limits, Upstream
-from actors.messages import AudioSpec, Gap, Speaker, Speech
+from actors.line import AT_ONCE
+from actors.messages import AudioSpec, Gap, Recognition, Speaker, Speech
 from actors.roles import Subject
 from actors.speech import SpeechSession
 from tests.actors.test_speech import FRAME, Speaking, numbered, speaking
 from tests.autojump import settle
-from tests.fakes import FakeEngine
+from tests.fakes import FakeEngine, FakeUpstream
 
 pytestmark = pytest.mark.anyio
 LOUD = (8000).to_bytes(2, "little") * 1600
@@ -409,3 +412,47 @@ async def test_a_gap_while_nobody_holds_the_session_is_told_to_who_resumes() -> 
         await scene.session.attach(scene)
         assert len(scene.gaps) == 1
         assert [e.__class__.__name__ for e in scene.told[-2:]] == ["Speech", "Gap"]
+
+
+class Eager(FakeUpstream):
+    """A stream that hands out what is there without a turn of the loop."""
+
+    def __init__(self, rate: int) -> None:
+        super().__init__(rate, False)
+        self.there: deque[Recognition] = deque()
+
+    async def receive(self) -> Recognition:
+        """Return what is there; wait only when nothing is."""
+        return self.there.popleft() if self.there else await super().receive()
+
+
+class EagerEngine(FakeEngine):
+    """An engine with such streams."""
+
+    @asynccontextmanager
+    async def open(self, spec: AudioSpec) -> AsyncIterator[FakeUpstream]:
+        """Open a stream."""
+        stream = Eager(spec.bytes_per_second)
+        self.streams.append(stream)
+        try:
+            yield stream
+        finally:
+            stream.leave()
+
+
+async def test_an_engine_that_brings_much_at_once_leaves_others_their_turn() -> None:
+    engine = EagerEngine()
+    async with with_two(engine, FakeEngine()) as scene:
+        await scene.hear(1)
+        stream = engine.streams[0]
+        assert isinstance(stream, Eager)
+        stream.there += [Recognition(n, 0, True, "x", 0.0, 0.0) for n in range(4 * AT_ONCE)]
+        stream.transcribe("x", segment=99)
+        most = before = 0
+        while before <= 4 * AT_ONCE:
+            await checkpoint()
+            found = len(scene.outlet.published)
+            most, before = max(most, found - before), found
+
+        # On trio this task is now the first, now the last of a turn.
+        assert 1 < most <= 2 * AT_ONCE + 1

@@ -63,6 +63,8 @@ def test_a_recognition_is_passed_on_as_it_is() -> None:
 
 
 NO_SHAPE = "a result of the wrong shape: "
+NO_TIME = "a Recognition with a time that is not within any audio"
+NO_TEXT = "a result with a text that is not Unicode"
 
 
 @pytest.mark.parametrize(
@@ -85,12 +87,20 @@ NO_SHAPE = "a result of the wrong shape: "
         ({**FULL, "end": math.inf}, "a result with a number that is not finite"),
         ({**FULL, "words": [{**WORDS[0], "end": math.nan}]}, "a result with a number that is not"),
         (Recognition(0, 0, True, "x", math.nan, 1.0), "a result with a number that is not finite"),
+        (Recognition(0, 0, True, "x", 0.0, 1e305), NO_TIME),
+        (Recognition(0, 0, True, "x", -1.0, 1.0), NO_TIME),
+        (Recognition(0, 0, True, "x", 0.0, 10**300), NO_TIME),
+        (Recognition(0, 0, True, "x", 0.0, 1.0, (Word("x", 0.0, 1e305, 1.0),)), NO_TIME),
+        ({**FULL, "text": "\ud800"}, NO_TEXT),
+        ({**FULL, "words": [{**WORDS[0], "text": "\udfff"}]}, NO_TEXT),
+        (Recognition(0, 0, True, "\ud800", 0.0, 1.0), NO_TEXT),
+        ('{"text": "\\ud800", "final": true}', "a text that is no JSON"),
         (
             Recognition(0, 0, True, None, 0.0, 1.0),  # type: ignore[arg-type]
             f"{NO_SHAPE}Expected `str`, got `null` - at `$.text`",
         ),
     ],
-    ids=lambda value: str(value)[:40].partition(" at 0x")[0],
+    ids=lambda value: ascii(value)[:40].partition(" at 0x")[0],
 )
 def test_garbage_is_refused_with_a_sentence(result: object, words: str) -> None:
     with pytest.raises(BadAnswer) as bad:

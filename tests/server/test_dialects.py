@@ -191,6 +191,26 @@ def test_whatever_closes_is_an_end_a_loss_or_a_refusal(
     assert SECRET not in str(error) or make is vosk  # which has none
 
 
+KEYED = "?key=k%2Fy-0f-the-url"
+TALKATIVE: tuple[Callable[[], Dialect], ...] = (
+    lambda: revai(url=f"ws://any/{KEYED}"),
+    lambda: deepgram(url=f"ws://any/{KEYED}", parameters={"tag": ("k/y-0f-the-url", "x")}),
+    lambda: deepgram(parameters={"tag": "k/y-0f-the-url"}),
+    lambda: VoskDialect(Vosk(url=f"ws://any/{KEYED}"), SPEC),
+    lambda: mapped(url=f"ws://any/{KEYED}"),
+    lambda: mapped(first='{"login": ["me", {"key": "k/y-0f-the-url"}]}'),
+    lambda: mapped(first="k/y-0f-the-url"),
+)
+
+
+@pytest.mark.parametrize("make", TALKATIVE)
+def test_a_provider_that_repeats_a_secret_of_the_settings_is_not_quoted(
+    make: Callable[[], Dialect],
+) -> None:
+    for form in ("k/y-0f-the-url", "k%2Fy-0f-the-url"):
+        assert make().printable(f"no {form}, sorry") == "no ***, sorry"
+
+
 @pytest.mark.parametrize("make", DIALECTS)
 @given(status=st.integers(100, 999), words=st.text() | st.just(f"{SECRET} {SECRET}"))
 def test_whatever_refuses_the_upgrade_is_a_loss_or_a_refusal(
