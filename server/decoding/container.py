@@ -108,7 +108,7 @@ class ContainerDecoder:
                 pipeline.end()
 
             pcm = pipeline.work(SLICE_BYTES)
-            more = len(pcm) >= SLICE_BYTES
+            more = len(pcm) >= SLICE_BYTES or pipeline.paused
             if ends and not more:
                 pcm += pipeline.finish()
         except Malformed as error:

@@ -14,6 +14,10 @@ LOST_BYTES = 262_144
 """Bytes that are searched for the next sound place of a damaged stream; then it is refused."""
 ELEMENT_BYTES = 65_536
 """Bytes of a header or a packet that is kept whole; larger ones are refused."""
+TURN_ELEMENTS = 1024
+"""Elements without audio after which reading pauses, some 5 ms: others have their turn."""
+IDLE_ELEMENTS = 16_384
+"""Elements without audio in a row; with one more the audio is refused."""
 SKIPPED_BYTES = 16_777_216
 """Bytes of one element of no interest, which are dropped as they come."""
 
@@ -56,6 +60,10 @@ class Demuxer:
     def __init__(self) -> None:
         self.missed = 0
         """Bytes dropped in search of a sound place."""
+        self.paused = False
+        """Whether `next` gave None because its turn is over, and not for want of bytes."""
+        self._idle = 0
+        """Elements without audio since the last packet."""
         self._data = bytearray()
         self._at = 0
         self._skip = 0
@@ -88,7 +96,8 @@ class Demuxer:
         self._ended = True
 
     def next(self) -> Item | None:
-        """Return what comes next; None until more is fed. Raises Malformed."""
+        """Return what comes next; None until more is fed, or if paused. Raises Malformed."""
+        self.paused = False
         if not self._begun:
             head = self._data[: len(self.magic)]
             if not self.magic.startswith(head):
@@ -96,7 +105,11 @@ class Demuxer:
 
             self._begun = len(head) == len(self.magic)
 
-        return self.read() if self._begun and self._skipped() else None
+        item = self.read() if self._begun and self._skipped() else None
+        if isinstance(item, Packet):
+            self._idle = 0
+
+        return item
 
     def read(self) -> Item | None:
         """Return what comes next; None until more is fed. Raises Malformed."""
@@ -108,6 +121,15 @@ class Demuxer:
     def anew(self, data: bytes) -> bool:
         """Return whether a piece is the beginning of a new stream."""
         return data.startswith(self.magic)
+
+    def _idles(self) -> bool:
+        """Count an element without audio; True if reading has to pause. Raises Malformed."""
+        self._idle += 1
+        if self._idle > IDLE_ELEMENTS:
+            raise Malformed(f"{IDLE_ELEMENTS} elements of {self.name} hold nothing to decode")
+
+        self.paused = self._idle % TURN_ELEMENTS == 0
+        return self.paused
 
     def _skipped(self) -> bool:
         """Drop what is of no interest; False while more of it has to come."""

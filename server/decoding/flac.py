@@ -68,7 +68,7 @@ class Flac(Demuxer):
             if track is not None:
                 return track
 
-            if not self._skipped():
+            if not self._skipped() or self._idles():
                 return None
 
         if not self._known:

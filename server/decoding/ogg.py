@@ -61,7 +61,9 @@ class Ogg(Demuxer):
 
                 self._miss(1)
             elif self._data[self._at + 4] or not intact(self._data[self._at : self._at + size]):
+                # Counted whole: heads may overlap, and each costs a checksum of its page
                 self._miss(1)
+                self._lost += size
             else:
                 self._lost = 0
                 self._page(self._take(size))

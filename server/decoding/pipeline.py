@@ -18,6 +18,10 @@ from server.decoding.webm import WebM
 
 BAD_PACKETS = 8
 """Packets in a row that may be undecodable, as after a loss; with one more the audio is refused."""
+TURN_COST = 1024
+"""Packets after which `work` pauses: some 20 ms, however little PCM they hold."""
+TRACK_COST = 32
+"""Packets for which a new track counts, since it opens a codec."""
 BACKLOG_BYTES = 1_048_576
 """Encoded bytes that may wait because they make more PCM than is returned at once."""
 
@@ -44,6 +48,8 @@ class Pipeline:
     def __init__(self, encoding: str) -> None:
         self.stopped = False
         """Set from any thread: `work` returns at its next packet."""
+        self.paused = False
+        """Whether `work` ended because its turn is over, and not for want of bytes."""
         self._make = DEMUXERS[encoding]
         self._demuxer: Demuxer | None = None
         self._codec: Codec | None = None
@@ -65,12 +71,23 @@ class Pipeline:
         demuxer.feed(data)
 
     def work(self, wanted: int) -> bytes:
-        """Decode until there are so many bytes of PCM, or all is decoded. Raises Malformed."""
-        pcm = bytearray()
+        """Decode until there are so many bytes of PCM, all is decoded, or it paused.
+
+        Raises Malformed.
+        """
+        pcm, cost = bytearray(), 0
+        self.paused = False
         while self._demuxer is not None and len(pcm) < wanted and not self.stopped:
+            if cost >= TURN_COST:
+                self.paused = True
+                break
+
             item = self._demuxer.next()
             if item is None:
+                self.paused = self._demuxer.paused
                 break
+
+            cost += TRACK_COST if isinstance(item, Track) else 1
 
             if isinstance(item, Track):
                 pcm += self._rest()

@@ -47,7 +47,13 @@ class Wav(Demuxer):
 
     def read(self) -> Item | None:
         """Return what comes next; None until more is fed. Raises Malformed."""
-        while self._left == 0:
+        while self._left is not None and self._left < max(self._align, 1):
+            if self._left:  # less than a sample
+                self._pass_over(self._left)
+                self._left = 0
+                if not self._skipped():
+                    return None
+
             track = self._chunk()
             if track is not None:
                 return track
@@ -55,14 +61,12 @@ class Wav(Demuxer):
             if self._left == 0 and (not self._skipped() or self._short()):
                 return None
 
+            if self._idles():
+                return None
+
         size = min(self.pending, PACKET_BYTES, self._left or PACKET_BYTES)
         size -= size % self._align
         if self._left is not None:
-            if self._left < self._align:
-                self._pass_over(self._left)
-                self._left = 0
-                return self.read() if self._skipped() else None
-
             self._left -= size
 
         return Packet(self._take(size)) if size else None

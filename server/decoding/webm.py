@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from server.decoding.demux import (
@@ -22,6 +21,7 @@ from server.decoding.demux import (
     Track,
     opus_track,
 )
+from server.decoding.ebml import Unsound, children, number
 from server.decoding.lacing import unlace
 
 EBML, SEGMENT, TRACKS, CLUSTER = 0x1A45DFA3, 0x18538067, 0x1654AE6B, 0x1F43B675
@@ -37,10 +37,8 @@ BOUNDS = {SEGMENT: 2**56, CLUSTER: 2**56, **dict.fromkeys(SHORT, 64)}
 """Bytes of an element; SKIPPED_BYTES of any other."""
 SOUND = re.compile(rb"\x1a\x45\xdf\xa3|\x1f\x43\xb6\x75|[\xa3\xa0]")
 """What may be a sound place: the beginning of a recording, of a cluster, of a block."""
-
-
-class Unsound(Exception):
-    """No element begins here."""
+AWAITED = 64
+"""Places of a damaged stream that wait to be judged; more are taken for unsound."""
 
 
 class Element(NamedTuple):
@@ -63,6 +61,10 @@ class WebM(Demuxer):
         self._found: deque[Item] = deque()
         self._track = 0
         self._numbers: frozenset[int] = frozenset()
+        self._searched = 0
+        """Where the search of a damaged stream stands, counted as `_lost` is."""
+        self._awaited: list[tuple[int, int]] = []
+        """Places yet to be judged, counted so, and how far bytes must reach for it."""
 
     def read(self) -> Item | None:
         """Return what comes next; None until more is fed. Raises Malformed."""
@@ -77,7 +79,12 @@ class WebM(Demuxer):
                 if not self._numbers:
                     raise Malformed("WebM has no header that can be read") from None
 
+                self._awaited.clear()
+                self._searched = 0
                 self._miss(1)
+
+            if not self._found and self._idles():
+                return None
 
         return self._found.popleft()
 
@@ -233,62 +240,48 @@ class WebM(Demuxer):
         return element.id > 255 or (element.id == TIME and self._data[at + 1] <= 0x88)
 
     def _resume(self) -> bool:
-        """Go to the next sound place; False if there is none in sight."""
-        keep = len(self._data)
-        for hit in SOUND.finditer(self._data, self._at):
-            at = hit.start()
-            sound = self._sound(at)
-            element = self._head(at) if sound else None
-            if element is not None:
-                ends = element.begins if element.id in ENTERED else element.ends or at
-                sound = self._sound(ends) if ends - at <= ELEMENT_BYTES else False
-            elif sound:
-                sound = None
+        """Go to the next sound place; False if there is none in sight.
 
-            if sound:
-                self._miss(at - self._at)
-                self._lost = 0
+        No byte is searched twice, and a place is judged anew only when what it needs is there.
+        """
+        size, base = len(self._data), self._lost - self._at
+        waiting, self._awaited = self._awaited, []
+        for place, needs in waiting:
+            if needs > size + base:
+                self._awaited.append((place, needs))
+            elif self._judge(place - base, base):
                 return True
 
-            if sound is None:
-                keep = min(keep, max(at, len(self._data) - ELEMENT_BYTES))
+        begins, ends = max(self._searched - base, self._at), size - 3
+        for hit in SOUND.finditer(self._data, begins):
+            begins = hit.end()
+            if self._judge(hit.start(), base):
+                return True
 
-        self._miss(max(min(keep, len(self._data) - 3) - self._at, 0))
+            if self._idles():
+                ends = begins
+                break
+
+        self._searched = max(begins, ends) + base
+        keep = min([self._searched, *(place for place, _ in self._awaited)])
+        self._miss(max(keep - self._lost, 0))
         return False
 
+    def _judge(self, at: int, base: int) -> bool:
+        """Go on from here if it is sound; keep it in mind if that is not to be seen yet."""
+        size = len(self._data)
+        sound, ends = self._sound(at), size
+        element = self._head(at) if sound else None
+        if element is not None:
+            ends = element.begins if element.id in ENTERED else element.ends or at
+            sound = self._sound(ends) if ends - at <= ELEMENT_BYTES else False
+        elif sound:
+            sound = None
 
-def number(data: bytes | bytearray, at: int) -> tuple[int | None, int]:
-    """Read a number of variable width: it, None if all its bits are set; and where it ends.
+        if sound:
+            self._miss(at - self._at)
+            self._lost = 0
+        elif sound is None and len(self._awaited) < AWAITED:
+            self._awaited.append((at + base, max(ends, size) + base + 1))
 
-    It ends at 0 if it is not all there. Raises Unsound.
-    """
-    if at >= len(data):
-        return None, 0
-
-    width = 9 - data[at].bit_length()
-    if width > 8:
-        raise Unsound
-
-    if len(data) < at + width:
-        return None, 0
-
-    mask = (1 << 7 * width) - 1
-    value = int.from_bytes(data[at : at + width], "big") & mask
-    return None if value == mask else value, at + width
-
-
-def children(body: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the elements in the body of another, by their ids; what is cut off is left out."""
-    at = 0
-    while at < len(body):
-        width = 9 - body[at].bit_length()
-        try:
-            size, begins = number(body, at + width)
-        except Unsound:
-            return
-
-        if size is None or begins + size > len(body):
-            return
-
-        yield int.from_bytes(body[at : at + width], "big"), body[begins : begins + size]
-        at = begins + size
+        return bool(sound)
