@@ -44,6 +44,7 @@ async def test_each_listener_sees_exactly_its_rooms_finals_in_order(server: Serv
                 tasks.start_soon(say, speaker, 7)
 
         for rooms, listener in zip(rooms_of, listeners, strict=True):
+            await listener.finals(7 * len({"r1", "r2"} & {*rooms}))
             await listener.ask(type="ping", id="end")
             finals = [e for e in listener.events if e["type"] == "transcript" and e["final"]]
             for room in ("r1", "r2", "r3"):

@@ -152,7 +152,8 @@ def test_the_commands_bring_the_token_of_the_environment(server: TenantServer) -
 
 async def test_a_backend_hands_a_browser_a_ticket_that_no_log_keeps(server: TenantServer) -> None:
     def post(path: str, body: bytes, **headers: str) -> Any:
-        bearer = {"Authorization": f"Bearer {mint()}"}
+        token = mint(key=OTHER_SECRET, tenant="other")
+        bearer = {"Authorization": f"Bearer {token}"}
         with urlopen(
             Request(f"{server.http}{path}", body, bearer | headers), timeout=WITHIN
         ) as got:
