@@ -9,12 +9,12 @@ RUN pip install --no-cache-dir uv==0.13.8
 
 WORKDIR /src
 COPY pyproject.toml uv.lock ./
-RUN uv sync --locked --no-dev --no-install-project
+RUN uv sync --locked --no-dev --extra audio --no-install-project
 
 COPY README.md LICENSE ./
 COPY actors actors
 COPY server server
-RUN uv sync --locked --no-dev --no-editable
+RUN uv sync --locked --no-dev --extra audio --no-editable
 
 
 FROM python:3.11-slim-bookworm
