@@ -54,7 +54,8 @@ class Line:
         """Byte of the session's audio that follows what has been sent."""
         self._free = self._ended = self._served = self._held = self._replaying = False
         self._wasted = 0.0
-        self._flushes = 0
+        self._flushes = self._unasked = 0
+        """Flushes without an answer, and those of them that the stream is yet to be asked for."""
         self._began = 0.0
         self._progress = Progress(limits.upstream, self._rate)
 
@@ -103,6 +104,7 @@ class Line:
         self._flushes += 1
         stream = self._stream
         if stream is None or self._replaying:  # asked once the engine has all audio so far
+            self._unasked += 1
             return True
 
         try:
@@ -182,7 +184,7 @@ class Line:
         self._base = self._ring.start / self._rate
         self._splice.begin(self._base, replayed=self._served)
         self._stream, self._ended, self._wasted = stream, False, 0.0
-        self._replaying = True
+        self._replaying, self._unasked = True, self._flushes
         self._progress.begin(self._base, now)
 
     def _hang_up(self) -> None:
@@ -198,9 +200,8 @@ class Line:
         for position, data in pieces(ring.frames(), self._rate // 10):
             await stream.send(AudioFrame(position, data))
 
-        asked = 0
-        while asked < self._flushes:
-            asked += 1
+        while self._unasked:
+            self._unasked -= 1
             if not await stream.flush():
                 self._unflushed()
 
@@ -276,6 +277,7 @@ class Line:
 
     def _unflushed(self) -> None:
         """Answer flushes that the engine which is there now knows nothing of."""
+        self._unasked = 0
         while self._flushes:
             self._flushes -= 1
             self._owner.answered()

@@ -29,6 +29,7 @@ from actors.ports import Decoder, Engine
 from actors.roles import Holder, Outlet, Subject
 
 GAPS = 256
+"""Gaps that are kept for who resumes; beyond them the oldest is forgotten."""
 FLUSHES = 16
 """Flushes that may wait for their answers."""
 
@@ -51,7 +52,6 @@ class SpeechSession:
         self.told = 0.0
         """The lag that the speaker was told last, in seconds."""
         self.ending = False
-        self._abandoned = False
         self._state: SpeechState = "connecting"
         self._flushes: deque[CommandId | None] = deque()
         self._untold: deque[Gap] = deque(maxlen=GAPS)
@@ -110,7 +110,6 @@ class SpeechSession:
     def abandon(self, within: float) -> None:
         """End, and give up on what is not recognized within this many seconds."""
         self.end()
-        self._abandoned = True
         self._allow(within)
 
     def detach(self) -> None:

@@ -29,6 +29,7 @@ from actors.ports import Clock, Observer
 from actors.principal import Principal
 from actors.wire import Burst, Codec, Frame
 from server.backplanes.memory import MemoryBackplane
+from tests.autojump import settle
 
 Kind = TypeVar("Kind")
 EPOCH = 1_700_000_000.0
@@ -187,6 +188,8 @@ class FakeUpstream:
         self.left = False
         self.flushes = 0
         self.flushable = True
+        self.prompt = False
+        """Whether a flush is answered before it returns."""
         self._rate, self._obliging = bytes_per_second, obliging
         self._tx, self._rx = anyio.create_memory_object_stream[Recognition | UpstreamLost](1000)
         self._gate = anyio.Event()
@@ -218,6 +221,10 @@ class FakeUpstream:
     async def flush(self) -> bool:
         """Note that a final is wanted; an obliging stream has nothing to say."""
         self.flushes += 1
+        if self.prompt:
+            self.transcribe("", flushed=True)
+            await settle()
+
         return self.flushable and not self._obliging
 
     async def end(self) -> None:
@@ -282,8 +289,8 @@ class FakeEngine:
         self.name, self.max_streams, self.restarts = name, max_streams, 0
         self.streams: list[FakeUpstream] = []
         self.slow_to_open = 0.0
-        self.stalls = False
-        """Whether streams open stalled."""
+        self.stalls = self.prompt = False
+        """Whether streams open stalled, and whether they answer flushes before these return."""
         self.obliging = False
         """Whether streams end with a final of their own, instead of waiting for the test."""
         self.broken: Exception | None = None
@@ -304,6 +311,7 @@ class FakeEngine:
             raise Refused("engine_busy", "no stream is free", setting="engines.fake.max_streams")
 
         stream = FakeUpstream(spec.bytes_per_second, self.obliging)
+        stream.prompt = self.prompt
         if self.stalls:
             stream.stall()
 

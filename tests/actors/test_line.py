@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from actors.errors import Refused, UpstreamLost, find
 from actors.limits import Ingress, Limits, Upstream
 from actors.line import AT_ONCE
-from actors.messages import AudioSpec, Gap, Recognition, Speaker, Speech
+from actors.messages import Ack, AudioSpec, Gap, Recognition, Speaker, Speech
 from actors.roles import Subject
-from actors.speech import SpeechSession
+from actors.speech import GAPS, SpeechSession
 from tests.actors.test_speech import FRAME, Speaking, numbered, speaking
 from tests.autojump import settle
 from tests.fakes import FakeEngine, FakeUpstream
@@ -456,3 +456,27 @@ async def test_an_engine_that_brings_much_at_once_leaves_others_their_turn() -> 
 
         # On trio this task is now the first, now the last of a turn.
         assert 1 < most <= 2 * AT_ONCE + 1
+
+
+async def test_each_flush_is_asked_of_the_next_engine_however_soon_it_answers() -> None:
+    async with speaking() as scene:
+        await scene.hear(3)
+        await scene.session.flush(1)
+        await scene.session.flush(2)
+        scene.engine.prompt = True
+        scene.stream.hang_up()
+        await anyio.sleep(1)
+        assert scene.stream.flushes == 2
+        acks = [e.id for e in scene.told if isinstance(e, Ack)]
+        assert acks == [1, 2]
+
+
+async def test_gaps_that_nobody_is_there_to_be_told_are_bounded() -> None:
+    async with speaking() as scene:
+        scene.session.detach()
+        for count in range(2 * GAPS):
+            scene.session.hole(count * 20, count * 20 + 10, sent=False)
+
+        await scene.session.attach(scene)
+        assert len(scene.gaps) == GAPS
+        assert scene.gaps[-1] == (2 * GAPS * 20 - 20, 2 * GAPS * 20 - 11)
