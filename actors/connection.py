@@ -12,6 +12,7 @@ from typing import Protocol
 
 from msgspec import UNSET
 
+from actors.commands import AnyCommand, Flush, Join, Leave, Ping, Publish, Refresh, Start, Stop
 from actors.errors import (
     GONE,
     INTERNAL,
@@ -24,20 +25,7 @@ from actors.errors import (
 )
 from actors.lifecycle import Lifecycle, State
 from actors.mailbox import Mailbox, Tally
-from actors.messages import (
-    Ack,
-    AnyCommand,
-    AnyEvent,
-    Closing,
-    Flush,
-    Join,
-    Leave,
-    Ping,
-    Publish,
-    Refresh,
-    Start,
-    Stop,
-)
+from actors.messages import Ack, AnyEvent, Closing
 from actors.microphone import Kind, Microphone, Studio
 from actors.ports import Transport
 from actors.principal import Principal

@@ -99,6 +99,8 @@ class Limits(Section, frozen=True):
     """Error replies a connection may earn at once; then it is closed with 4503."""
     errors_per_second: Seconds = 5.0
     """Error replies a second a connection may earn for ever."""
+    presence: Count = 200
+    """People of a room up to which presence tells of each; of more, the number alone."""
     revocations: Count = 1000
     """Revoked subjects and tokens kept for one tenant; one more is refused."""
     publish_keys: Count = 10_000

@@ -12,6 +12,7 @@ from anyio.abc import TaskGroup
 from actors.access import Access
 from actors.catalog import Catalog
 from actors.census import count_channels, count_engine
+from actors.commands import Join, Leave, Publish, Refresh
 from actors.connection import ConnectionActor
 from actors.errors import RATE_LIMITED, RESTART, SLOW_CONSUMER, Close, Refused
 from actors.fanout import Fanout
@@ -20,7 +21,7 @@ from actors.limits import Limits
 from actors.log import Position
 from actors.mailbox import Tally
 from actors.membership import Membership
-from actors.messages import Ack, Join, Leave, Publish, Refresh, Transcript
+from actors.messages import Ack, Transcript
 from actors.meter import Meters
 from actors.microphone import Kind
 from actors.population import Population
@@ -48,9 +49,9 @@ class ConnectionManager:
         self.limits, self.backplane, self.catalog = limits, backplane, catalog
         self.clock, self.observer = clock, observer
         self.meters = Meters(clock.monotonic)
-        self.fanout = Fanout(clock, self.meters)
+        self.fanout = Fanout(clock, self.meters, limits.presence)
         self.membership = Membership(self.fanout, backplane, limits, clock)
-        self.upkeep = Upkeep(limits, backplane, clock, self.meters)
+        self.upkeep = Upkeep(limits, backplane, clock, self.fanout)
         self.probe = Probe(backplane, clock)
         self.backlogged = self.upkeep.backlogged
         self.population = Population()
@@ -232,8 +233,9 @@ class ConnectionManager:
     def carry(self, session: SpeechSession, run: Work) -> None:
         """Run a session in a task of the node."""
         name, key = session.subject.session, session.subject.key
-        meter = self.meters.of_key(key)
+        meter, presence = self.meters.of_key(key), self.fanout.presence
         meter.begin(session, key)
+        presence.began(session.subject.speaker, key)
         self.upkeep.speaking[name] = session
 
         async def carried() -> None:
@@ -242,6 +244,7 @@ class ConnectionManager:
             finally:
                 del self.upkeep.speaking[name]
                 meter.end(session, key, self.clock.monotonic())
+                presence.ended(session.subject.speaker, key)
                 self.audio_seconds[session.engine.name] += session.seconds
                 self.population.changed()
 

@@ -6,19 +6,12 @@ from typing import Protocol
 
 import msgspec
 
+from actors.commands import Start
 from actors.errors import Close, Refused
 from actors.intake import Tallies
 from actors.limits import Limits
 from actors.log import Position
-from actors.messages import (
-    AnyEvent,
-    AudioSpec,
-    Recognition,
-    Speaker,
-    SpeechState,
-    Start,
-    Transcript,
-)
+from actors.messages import AnyEvent, AudioSpec, Recognition, Speaker, SpeechState, Transcript
 from actors.ports import Clock, Observer
 
 

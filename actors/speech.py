@@ -16,15 +16,7 @@ from msgspec import UNSET
 from actors.errors import Refused, UpstreamLost
 from actors.intake import Intake
 from actors.line import Line
-from actors.messages import (
-    Ack,
-    CommandId,
-    Gap,
-    Recognition,
-    Speech,
-    SpeechState,
-    Transcript,
-)
+from actors.messages import Ack, CommandId, Gap, Recognition, Speech, SpeechState, Transcript
 from actors.ports import Decoder, Engine
 from actors.roles import Holder, Outlet, Subject
 

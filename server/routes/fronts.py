@@ -16,8 +16,8 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from actors.catalog import spec_of
+from actors.commands import Start
 from actors.errors import Refused
-from actors.messages import Start
 from actors.principal import Principal
 from server.asgi import LEAN, AsgiSession
 from server.auth import site_of

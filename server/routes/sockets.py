@@ -11,8 +11,9 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from actors.catalog import spec_of
+from actors.commands import AnyCommand, Join, Start
 from actors.errors import Refused
-from actors.messages import AnyCommand, Join, Label, Start
+from actors.messages import Label
 from actors.microphone import Kind
 from actors.principal import Principal
 from actors.wire import SUBPROTOCOLS, Codec
