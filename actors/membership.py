@@ -81,6 +81,9 @@ class Membership:
             )
 
         meter = self._fanout.meters.of(actor.principal.tenant)
+        if since is not None or command.history:
+            await meter.replays.turn(self._clock.monotonic)
+
         with meter.visit(key):
             async with self._gate(key):
                 meter.check_members(len(rooms.members(key)))
@@ -202,7 +205,10 @@ class Membership:
             actor.tell(event)
 
         if recovery.frames:
-            actor.send(Burst(recovery.frames))
+            burst = Burst(recovery.frames)
+            meter = self._fanout.meters.of(actor.principal.tenant)
+            meter.replays.spend(burst.size, self._clock.monotonic())
+            actor.send(burst)
 
     @asynccontextmanager
     async def _gate(self, key: str) -> AsyncIterator[None]:
