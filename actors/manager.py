@@ -47,6 +47,7 @@ class ConnectionManager:
         observer: Observer,
     ) -> None:
         self.limits, self.backplane, self.catalog = limits, backplane, catalog
+        self.limits_of: Callable[[str], Limits] = lambda tenant: limits
         self.clock, self.observer = clock, observer
         self.meters = Meters(clock.monotonic)
         self.fanout = Fanout(clock, self.meters, limits.presence)
@@ -169,8 +170,9 @@ class ConnectionManager:
             connections=self.population.count(),
             rooms=len(self.fanout.rooms),
             subscriptions=self.fanout.rooms.size,
-            history_events=self.backplane.events,
-            history_bytes=self.backplane.bytes,
+            history_events=self.backplane.stock.events,
+            history_bytes=self.backplane.stock.bytes,
+            history_evicted=self.backplane.stock.evicted,
             channels=count_channels(self.upkeep, self.limits, self.egress, self.audio),
             engines={
                 name: count_engine(

@@ -49,6 +49,10 @@ class Quotas(Section, frozen=True):
     """Bytes of histories a second that those who join are sent, as JSON."""
     replayed_bytes_burst: Count = 16_777_216
     """Bytes of histories that may be sent at once."""
+    history_rooms: Amount = 10_000
+    """Rooms with a listener or a history; past them the one is forgotten that was idle longest."""
+    history_bytes: Amount = 67_108_864
+    """Bytes that its rooms keep; past them the quietest room's history goes."""
 
 
 UNLIMITED = Quotas(
@@ -64,6 +68,8 @@ UNLIMITED = Quotas(
     bytes_per_second=0,
     commands_per_second=0,
     replayed_bytes_per_second=0,
+    history_rooms=0,
+    history_bytes=0,
 )
 
 

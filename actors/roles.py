@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -30,6 +31,11 @@ class Subject(msgspec.Struct, frozen=True):
     owner: str = ""
     """The subject of the token that it was started with; nobody else may resume it."""
 
+    @property
+    def tenant(self) -> str:
+        """Whose room it is."""
+        return self.key.partition("/")[0]
+
     def check_resume(self, command: Start) -> None:
         """Raise Refused("bad_message") if a command that resumes says what cannot be."""
         usual, audio = AudioSpec(), self.audio
@@ -49,6 +55,8 @@ class Outlet(Protocol):
 
     clock: Clock
     limits: Limits
+    limits_of: Callable[[str], Limits]
+    """Says by which limits the sessions of a tenant go."""
     observer: Observer
     audio: Tallies
 

@@ -34,7 +34,7 @@ class SpeechSession:
     ) -> None:
         self.subject = subject
         self._outlet = outlet
-        limits, clock = outlet.limits, outlet.clock
+        limits, clock = outlet.limits_of(subject.tenant), outlet.clock
         self.intake = Intake(subject.audio, decoder, limits, outlet.audio, clock)
         self.line = Line(engines, self.intake, self, limits, clock)
         self.holder: Holder | None = None

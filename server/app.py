@@ -16,6 +16,7 @@ from server.routes.fronts import add_fronts
 from server.routes.health import add_health
 from server.routes.messages import add_messages
 from server.routes.pages import add_pages
+from server.routes.presence import add_presence
 from server.routes.revoke import add_revoke
 from server.routes.rooms import add_rooms
 from server.routes.sockets import add_sockets
@@ -41,6 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
     add_health(app, node)
     add_messages(app, node)
     add_rooms(app, node)
+    add_presence(app, node)
     add_connections(app, node)
     add_revoke(app, node)
     add_tickets(app, node)

@@ -6,7 +6,6 @@ A listing goes through everything of the node once; it is for operators, not for
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter
 from heapq import nsmallest
 from itertools import islice
 
@@ -20,6 +19,8 @@ from server.documents import (
     ConnectionPage,
     ConnectionState,
     PageQuery,
+    PersonState,
+    PresencePage,
     RoomPage,
     RoomState,
     Speaking,
@@ -44,19 +45,38 @@ class Directory:
         rest = islice(keys, bisect_right(keys, principal.key(page.after)), None)
         covered = (key for key in rest if principal.may(_name(key), "admin"))
         wanted = list(islice(covered, page.limit + 1))
-        speakers = self._speakers()
-        rooms = [await self._state(key, speakers) for key in wanted[: page.limit]]
+        rooms = [await self._state(key) for key in wanted[: page.limit]]
         found = [each for each in rooms if each is not None]
         more = len(wanted) > page.limit
         return RoomPage(rooms=found, next=_name(wanted[page.limit - 1]) if more else UNSET)
 
     async def room(self, principal: Principal, room: str) -> RoomState:
         """Describe one room. Raises Refused("not_found")."""
-        state = await self._state(principal.key(room), self._speakers())
+        state = await self._state(principal.key(room))
         if state is None:
             raise Refused("not_found", NO_ROOM, "room")
 
         return state
+
+    def presence(self, principal: Principal, room: str, page: PageQuery) -> PresencePage:
+        """List who is in a room. Raises Refused("forbidden")."""
+        presence = self._manager.fanout.presence
+        presence.check(principal, room)
+        people = presence.people(principal.key(room))
+        later = (each for each in people if each.person.id > page.after)
+        wanted = nsmallest(page.limit + 1, later, key=lambda each: each.person.id)
+        states = [
+            PersonState(
+                id=each.person.id,
+                name=each.person.name,
+                connections=each.connections,
+                speaking=each.sessions > 0,
+            )
+            for each in wanted[: page.limit]
+        ]
+        more = len(wanted) > page.limit
+        following = states[-1].id if more else UNSET
+        return PresencePage(room=room, members=len(people), people=states, next=following)
 
     def connections(self, principal: Principal, page: PageQuery) -> ConnectionPage:
         """List the tenant's connections; those that only flush are gone."""
@@ -98,10 +118,7 @@ class Directory:
         actors = self._manager.population.actors
         return [each for each in actors if each.principal.tenant == principal.tenant and each.open]
 
-    def _speakers(self) -> Counter[str]:
-        return Counter(each.subject.key for each in self._manager.upkeep.speaking.values())
-
-    async def _state(self, key: str, speakers: Counter[str]) -> RoomState | None:
+    async def _state(self, key: str) -> RoomState | None:
         top = await self._manager.backplane.top(key)
         if top is None:
             return None
@@ -109,7 +126,7 @@ class Directory:
         return RoomState(
             room=_name(key),
             members=len(self._manager.fanout.rooms.members(key)),
-            speakers=speakers[key],
+            speakers=self._manager.fanout.presence.sessions(key),
             epoch=top.epoch,
             offset=top.offset,
         )

@@ -21,6 +21,7 @@ from server.engines.configured import make_catalog
 from server.engines.embedded import EmbeddedEngine
 from server.metrics import Metrics
 from server.settings import BadSettings, Settings
+from server.tenants import Tenants
 from server.tickets import LASTS, Tickets
 
 REQUEST = 4.0
@@ -61,17 +62,24 @@ class Node:
         except ValueError as error:
             raise BadSettings(str(error)) from None
 
-        catalog.own = self.gate.tenants.engines
         self.metrics = Metrics(lambda: self.manager.statistics(), __version__)
         self.manager = ConnectionManager(
             settings.limits, backplane, catalog, clock, self.metrics.observer
         )
-        self.manager.meters.quotas_of = self.gate.tenants.quotas
+        self._obey(self.gate.tenants, backplane)
         if self.gate.tenants.configured:
             self.manager.access.authority = self.gate
 
         self.manager.upkeep.resume_grace = settings.speech.resume_grace
         self.manager.fanout.coalesce = settings.fanout.coalesce_ms / 1000
+
+    def _obey(self, tenants: Tenants, backplane: MemoryBackplane) -> None:
+        """Let every part ask the tenants for what is theirs."""
+        self.manager.catalog.own = tenants.engines
+        self.manager.meters.quotas_of = backplane.quotas_of = tenants.quotas
+        self.manager.limits_of = tenants.limits
+        backplane.history_of = lambda tenant: tenants.limits(tenant).history
+        self.manager.fanout.presence.kept = tenants.keeps_presence
 
     def authenticate(self, scope: Scope, token: str | None = None) -> Principal:
         """Say who a request comes from; a front gives the token that it found in its own place.

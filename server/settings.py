@@ -260,13 +260,12 @@ def _convert(tree: dict[str, Any], source: str) -> Settings:
 
 
 def _inherited(tree: dict[str, Any]) -> dict[str, Any]:
-    """Give every tenant the quotas of all where it has none of its own."""
+    """Give every tenant the quotas and limits of the node where it has none of its own."""
     tenants = tree.get("tenants")
     if not isinstance(tenants, dict):
         return tree
 
-    quotas = tree.get("quotas", {})
-    inherited = {name: inherit(each, quotas) for name, each in tenants.items()}
+    inherited = {name: inherit(each, tree) for name, each in tenants.items()}
     return {**{name: tree[name] for name in tree if name != "tenants"}, "tenants": inherited}
 
 

@@ -44,11 +44,12 @@ class SpeakQuery(msgspec.Struct, frozen=True):
 
 
 class ListenQuery(msgspec.Struct, frozen=True):
-    """The query of `listen`: from where, and whether partials are wanted."""
+    """The query of `listen`: from where, and what is wanted besides finals."""
 
     since: Annotated[str, msgspec.Meta(max_length=128)] | None = None
     history: Annotated[int, msgspec.Meta(ge=0)] = 0
     partials: bool = True
+    presence: bool = False
 
 
 def add_sockets(app: FastAPI, node: Node) -> None:
@@ -98,6 +99,9 @@ def _read_listen(node: Node, websocket: WebSocket, principal: Principal) -> Join
     query = read_query(websocket, ListenQuery)
     join = Join(room=room_of(websocket), **msgspec.structs.asdict(query))
     principal.require(join.room, "listen")
+    if join.presence:
+        node.manager.fanout.presence.check(principal, join.room)
+
     node.manager.membership.check(join)
     return join
 

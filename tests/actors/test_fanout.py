@@ -157,7 +157,7 @@ async def test_deliveries_are_counted_in_events_and_bytes() -> None:
         await node.publish("nobody-is-here", "x")
         await settle()
         fanout = node.manager.fanout
-        size = node.manager.backplane.bytes // 2
+        size = node.manager.backplane.stock.bytes // 2
         assert fanout.deliveries == 3
         assert 0 < fanout.delivered_bytes < 3 * size + 100
 

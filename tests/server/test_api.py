@@ -28,6 +28,7 @@ SURFACES: tuple[Surface, ...] = (
     ("GET", "/v1/rooms", None, "admin"),
     ("GET", "/v1/rooms/a", None, "admin"),
     ("POST", "/v1/rooms/a/unsubscribe", {"subject": "nobody"}, "admin"),
+    ("GET", "/v1/rooms/a/presence", None, "presence"),
     ("GET", "/v1/connections", None, "admin"),
     ("DELETE", "/v1/connections/nobody", None, "admin"),
     ("POST", "/v1/revoke", {"connection": "nobody"}, "admin"),
