@@ -45,7 +45,7 @@ class Quotas(Section, frozen=True):
     """Commands a second, of all connections together; a request over HTTP is four."""
     commands_burst: Count = 200
     """Commands that may come at once."""
-    replayed_bytes_per_second: Amount = 4_194_304
+    replayed_bytes_per_second: Amount = 2_097_152
     """Bytes of histories a second that those who join are sent, as JSON."""
     replayed_bytes_burst: Count = 16_777_216
     """Bytes of histories that may be sent at once."""

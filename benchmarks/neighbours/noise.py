@@ -202,6 +202,14 @@ async def large(loud: Loud, until: float) -> None:
     )
 
 
+async def granted(loud: Loud, until: float) -> None:
+    """Publish over HTTP what is granted, and no more."""
+    poster = Poster(loud.good, "loud", loud.counts)
+    await poster.open(0)
+    await paced(PUBLISHES, until, lambda: poster.post(100))
+    poster.cut()
+
+
 async def posts(loud: Loud, until: float) -> None:
     """Publish ten times as much as is granted, over HTTP, and bodies above the limits."""
     posters = [Poster(loud.good, f"loud-{number}", loud.counts) for number in range(TALKERS)]
@@ -263,13 +271,10 @@ async def stalled(loud: Loud, until: float) -> None:
             loud.counts["stalled listeners"] += 1
             await loud.outlast(socket, until)
 
-    async def feed() -> None:
-        poster = Poster(loud.good, "deaf", loud.counts)
-        await poster.open(0)
-        await paced(PUBLISHES, until, lambda: poster.post(BYTES // PUBLISHES))
-        poster.cut()
-
-    await asyncio.gather(feed(), *[one() for _ in range(STALLED)])
+    text = f'{{"type":"publish","room":"deaf","data":"{"x" * (BYTES // PUBLISHES)}"}}'
+    message = pack(TEXT, text.encode())
+    feeding = loud.repeat(PUBLISHES, until, lambda socket: socket.transport.write(message))
+    await asyncio.gather(feeding, *[one() for _ in range(STALLED)])
 
 
 async def joins(loud: Loud, until: float) -> None:
@@ -290,12 +295,15 @@ KINDS: dict[str, Kind] = {
     "storm": storm,
     "strangers": strangers,
     "publishes": publishes,
+    "granted": granted,
     "posts": posts,
     "large": large,
     "replays": replays,
     "stalled": stalled,
     "joins": joins,
 }
+LOUD = tuple(kind for kind in KINDS if kind != "granted")
+"""Those that ask for more than is granted."""
 
 
 async def make(kind: str, port: int, seconds: float) -> dict[str, int]:
@@ -310,7 +318,7 @@ async def make(kind: str, port: int, seconds: float) -> dict[str, int]:
             async with asyncio.timeout(seconds):
                 await (fill if name == "fill" else KINDS[name])(loud, until)
 
-    await asyncio.gather(*[one(name) for name in (KINDS if kind == "all" else [kind])])
+    await asyncio.gather(*[one(name) for name in (LOUD if kind == "all" else [kind])])
     for loud in louds:
         loud.hang_up()
 
