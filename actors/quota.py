@@ -47,7 +47,7 @@ class Quotas(Section, frozen=True):
     """Commands that may come at once."""
     replayed_bytes_per_second: Amount = 2_097_152
     """Bytes of histories a second that those who join are sent, as JSON."""
-    replayed_bytes_burst: Count = 16_777_216
+    replayed_bytes_burst: Count = 4_194_304
     """Bytes of histories that may be sent at once."""
     history_rooms: Amount = 10_000
     """Rooms with a listener or a history; past them the one is forgotten that was idle longest."""

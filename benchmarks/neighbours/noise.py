@@ -41,13 +41,30 @@ AT_ONCE = 16
 """Requests that may wait for their answer."""
 FILES = 2000
 
+Environ = tuple[str, str, Sequence[str]]
+"""A good token, a wrong one, and the addresses to come from."""
 Kind = Callable[["Loud", float], Awaitable[None]]
+
+
+class Doorway:
+    """Lets all noises together connect ten times as often as their addresses may."""
+
+    def __init__(self, addresses: int) -> None:
+        self._pause = 1 / (TENFOLD * CONNECTS * addresses)
+        self._following = time.monotonic()
+
+    async def turn(self) -> None:
+        """Wait until one more connect is due."""
+        self._following = max(self._following + self._pause, time.monotonic())
+        await asyncio.sleep(self._following - time.monotonic())
 
 
 class Loud:
     """The loud tenant in front of one server."""
 
-    def __init__(self, port: int, token: str, wrong: str, sources: Sequence[str]) -> None:
+    def __init__(self, port: int, environ: Environ, doorway: Doorway) -> None:
+        token, wrong, sources = environ
+        self._doorway = doorway
         self.good, self.bad = Target(port), Target(port)
         self.good.token, self.bad.token = token, wrong
         self.good.sources = self.bad.sources = sources
@@ -58,6 +75,7 @@ class Loud:
 
     async def open(self, path: str = "/v1/connect", target: Target | None = None) -> Deaf:
         """Open a connection, from each address in its turn. Raises Broken or OSError."""
+        await self._doorway.turn()
         self._number += 1
         self.counts["connects"] += 1
         try:
@@ -137,20 +155,16 @@ async def paced(rate: float, until: float, act: Callable[[], None]) -> None:
 
 async def connects(loud: Loud, until: float, target: Target) -> None:
     """Connect and, if that is let in, leave again."""
-    tasks: set[asyncio.Task[None]] = set()
 
     async def one() -> None:
         with suppress(Broken, OSError, TimeoutError):
             (await loud.open(target=target)).cut()
 
-    def begin() -> None:
-        if len(tasks) < AT_ONCE:
-            tasks.add(task := asyncio.ensure_future(one()))
-            task.add_done_callback(tasks.discard)
+    async def go_on() -> None:
+        while time.monotonic() < until:
+            await one()
 
-    await paced(TENFOLD * CONNECTS * len(target.sources), until, begin)
-    for task in tasks:
-        task.cancel()
+    await asyncio.gather(*[go_on() for _ in range(AT_ONCE)])
 
 
 async def storm(loud: Loud, until: float) -> None:
@@ -309,10 +323,11 @@ LOUD = tuple(kind for kind in KINDS if kind != "granted")
 async def make(kind: str, port: int, seconds: float) -> dict[str, int]:
     """Make a noise, or all of them together, for so many seconds; return what came of it."""
     token, wrong, sources = os.environ["NOISE"].split(" ")
-    louds: list[Loud] = []
+    environ = token, wrong, sources.split(",")
+    doorway, louds = Doorway(len(environ[2])), list[Loud]()
 
     async def one(name: str) -> None:
-        louds.append(loud := Loud(port, token, wrong, sources.split(",")))
+        louds.append(loud := Loud(port, environ, doorway))
         until = time.monotonic() + seconds
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):

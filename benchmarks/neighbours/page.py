@@ -30,7 +30,8 @@ COLUMNS = {
 }
 RATIOS = ("p99 over all, us", "x nobody", "x second server")
 DESCRIBED = {
-    "storm": "connects with good tokens, 200 a second from each of two addresses",
+    "storm": "connects with good tokens, 400 a second from two addresses, which have all the "
+    "connections that they may",
     "strangers": "the same with wrong tokens",
     "publishes": "1,000 publishes a second over WebSockets",
     "granted": "100 publishes a second over HTTP, which is no more than is granted",
