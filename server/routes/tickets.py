@@ -30,7 +30,7 @@ def add_tickets(app: FastAPI, node: Node) -> None:
         maker.require_somewhere("admin")
         order = await read_body(request, limit, TicketOrder)
         principal, now = holder_of(order, maker), clock.wall()
-        made = node.tickets.issue(principal, maker, order.ttl, now)
+        made = node.tickets.issue(principal, order.ttl, now)
         return reply(Ticket(ticket=made, expires=round(now + order.ttl, 3)))
 
 
@@ -48,4 +48,5 @@ def holder_of(order: TicketOrder, maker: Principal) -> Principal:
         subject=maker.subject if order.sub is UNSET else order.sub,
         name=maker.name if order.name is UNSET else order.name,
         grants=grants,
+        maker=maker.subject,
     )

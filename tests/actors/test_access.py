@@ -273,6 +273,20 @@ async def test_a_revocation_closes_what_it_names_and_nothing_else(
         assert node.manager.revoke("t", **names) == 0
 
 
+async def test_who_came_by_a_ticket_leaves_with_who_made_it_or_goes_on_with_a_token() -> None:
+    async with running() as node:
+        guest = Principal("t", "guest", token="1", maker="backend")
+        node.authority.tokens["own"] = Principal("t", "guest", token="2")
+        ends = [node.open(guest) for _ in range(2)]
+        other, _ = node.open(Principal("t", "guest", token="3", maker="another"))
+        await order(ends[1][0], "refresh", token="own")
+        assert node.manager.revoke("t", subject="backend") == 1
+        assert ending(ends[0][1]).code == 4505
+        assert ends[1][0].open
+        assert other.open
+        assert node.manager.access.revoked(guest)
+
+
 async def test_one_connection_can_be_closed_and_its_token_still_holds() -> None:
     async with running() as node:
         actor, far = node.open(ann())
