@@ -142,14 +142,11 @@ class Gate:
 
     def check(self, principal: Principal, origin: str | None) -> None:
         """See that somebody's tenant is there, and takes this origin. Raises Refused."""
-        customer = self.tenants.by_name.get(principal.tenant)
-        if customer is None:
-            if self._dev and principal.tenant == DEV:
-                return
-
+        if not self.serves(principal.tenant):
             raise Refused("unauthorized", NOBODY)
 
-        origins = customer.options.origins
+        customer = self.tenants.by_name.get(principal.tenant)
+        origins = customer.options.origins if customer else ()
         if origins and origin is not None and origin not in origins:
             raise Refused("forbidden", FOREIGN, "origin")
 
@@ -157,6 +154,10 @@ class Gate:
     def names(self) -> list[str]:
         """Every tenant that is served, in no order."""
         return [*self.tenants.by_name, *([DEV] if self._dev else [])]
+
+    def serves(self, tenant: str) -> bool:
+        """Say whether there is such a tenant."""
+        return tenant in self.tenants.by_name or (self._dev and tenant == DEV)
 
     def operates(self, scope: Scope) -> bool:
         """Say whether a request has a key of the operator, in the one place that one is taken."""

@@ -45,7 +45,7 @@ def _operator_for(node: Node, request: Request, named: set[str]) -> Principal:
         raise Refused("bad_message", UNNAMED, "tenant")
 
     (tenant,) = named
-    if tenant not in node.gate.names:
+    if not node.gate.serves(tenant):
         raise Refused("not_found", NO_TENANT, "tenant")
 
     principal = Principal(tenant, name=OPERATOR)

@@ -21,7 +21,7 @@ def add_usage(app: FastAPI, node: Node) -> None:
     manager, since = node.manager, node.manager.clock.wall()
 
     def used(tenant: str) -> Used:
-        meter = manager.meters.of(tenant)
+        meter = manager.meters.look(tenant)
         usage, quotas = meter.usage(manager.clock.monotonic()), meter.quotas
         return Used(tenant=tenant, since=since, usage=usage, quotas=quotas)
 

@@ -143,6 +143,21 @@ async def test_another_tenant_finds_its_own_room_of_that_name_and_nothing_of_our
         assert ours.events[-2] == seen  # nothing has come between
 
 
+async def test_a_token_is_told_the_same_of_every_tenant_but_its_own(prober: Prober) -> None:
+    wrong = {}
+    for surface, name in product(table.HTTP, ("acme", "other", "nobody")):
+        asked = msgspec.structs.replace(surface, query=f"tenant={name}")
+        answer = await prober.attempt(asked, good(ALL))
+        wanted = table.expected(surface, ALL)
+        if name != "acme":
+            wanted = table.refusal(surface, "forbidden")
+
+        if answer.outcome != wanted or name in answer.text.replace("acme", ""):
+            wrong[surface.name, name] = (answer, wanted)
+
+    assert wrong == {}
+
+
 async def test_the_operator_s_key_is_for_the_server_api_alone(prober: Prober) -> None:
     wrong = {}
     for surface, named in product(table.SURFACES, (False, True)):
