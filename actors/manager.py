@@ -113,7 +113,7 @@ class ConnectionManager:
 
         Of those that were admitted at the same time some may be too many: they are closed.
         """
-        self.actors.add(actor)
+        self.population.add(actor)
         self.observer.connected(actor.kind)
         actor.lifecycle.accepted()
         actor.address = address
@@ -271,7 +271,7 @@ class ConnectionManager:
         if actor not in self.actors:
             return
 
-        self.actors.discard(actor)
+        self.population.discard(actor)
         self.meters.of(actor.principal.tenant).leave(actor.principal, actor.address)
         self.upkeep.leaving.discard(actor)
         self.backlogged.discard(actor)

@@ -137,6 +137,9 @@ class Backplane(Protocol):
         Returns a Repeated then. Raises Refused("room_limit"), or "overload" if no more can be kept.
         """
 
+    async def repeats(self, key: str, once: str) -> Position | None:
+        """Return what publish_once would repeat; None if it would publish or refuse."""
+
     async def relay(self, key: str, event: RoomEvent) -> None:
         """Deliver an event that is not kept: a partial."""
 
@@ -153,7 +156,7 @@ class Backplane(Protocol):
         """Return the newest position of a room; None if it has no listener and no history."""
 
     async def rooms(self, tenant: str) -> list[str]:
-        """List the tenant's rooms that have a listener or a history, by key."""
+        """List the tenant's rooms that have a listener or a history, by key, in any order."""
 
     async def run(self, deliver: Callable[[str, Frame], None], ready: Callable[[], None]) -> None:
         """Deliver until cancelled; call `ready` once publishes are possible."""

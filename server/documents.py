@@ -205,6 +205,14 @@ class Used(Document, frozen=True):
     quotas: Quotas
 
 
+class TenantPage(Document, frozen=True):
+    """A part of the tenants, by name."""
+
+    tenants: list[Used]
+    next: str | UnsetType = UNSET
+    """There is more after this name."""
+
+
 DOCUMENTS = (
     Problem,
     Publish,
@@ -219,5 +227,6 @@ DOCUMENTS = (
     TicketOrder,
     Ticket,
     Used,
+    TenantPage,
 )
 """Those that OpenAPI names; what they hold comes with them."""

@@ -25,7 +25,7 @@ from server.engines import configured, generator_options, options
 from server.engines.configured import Engines
 from server.explain import explain, unknown
 from server.fronts import options as vendors
-from server.tenant_settings import Tenant, check_tenants, inherit
+from server.tenant_settings import Operator, Tenant, check_tenants, inherit
 
 PREFIX = "ROOMCAST_"
 FILE_VARIABLE = "ROOMCAST_CONFIG"
@@ -106,6 +106,7 @@ class Settings(Section, frozen=True):
     fronts: vendors.Fronts = vendors.Fronts()
     quotas: Quotas = Quotas()
     """What a tenant may use that has no quotas of its own."""
+    operator: Operator = Operator()
     tenants: dict[str, Tenant] = msgspec.field(default_factory=dict)
     """Who may come, by name."""
     tenants_directory: str = ""

@@ -8,16 +8,16 @@ import httpx2
 import msgspec
 
 from server.settings import Settings
-from tests.tokens import OTHER_SECRET, mint, tenant
+from tests.tokens import NEXT_OPERATOR, OPERATOR, OTHER_SECRET, mint, tenant
 
 TABLE = {**tenant(), **tenant("other", OTHER_SECRET)}
+KEYS = [OPERATOR, NEXT_OPERATOR]
 
 
 def settings_of(**changes: Any) -> Settings:
-    """Return settings with two tenants and the echo engine alone."""
-    return msgspec.convert(
-        {"engines": {"enabled": ["echo"]}, "tenants": TABLE, **changes}, Settings
-    )
+    """Return settings with two tenants, an operator, and the echo engine alone."""
+    usual = {"engines": {"enabled": ["echo"]}, "tenants": TABLE, "operator": {"keys": KEYS}}
+    return msgspec.convert({**usual, **changes}, Settings)
 
 
 def token_of(tenant: str = "acme", **changes: Any) -> str:
