@@ -85,6 +85,11 @@ class Limits(Section, frozen=True):
 
     connections: Count = 16_000
     """Connections on this node; the next is refused with 503."""
+    unauthenticated: Count = 1000
+    """Connections with `?auth=message` that have yet to send their token; one more is refused with
+    503."""
+    auth_within: Seconds = 5.0
+    """Seconds that such a connection has to send its token; then it is closed with 4500."""
     rooms: Count = 100_000
     """Rooms on this node that have a listener or a history."""
     rooms_per_connection: Count = 64

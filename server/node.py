@@ -20,6 +20,7 @@ from server.decoding import MediaDecoders
 from server.engines.configured import make_catalog
 from server.engines.embedded import EmbeddedEngine
 from server.metrics import Metrics
+from server.newcomers import Newcomers
 from server.settings import BadSettings, Settings
 from server.tickets import LASTS, Tickets
 
@@ -47,6 +48,7 @@ class Node:
         clock = SystemClock()
         self.gate = Gate(settings, clock)
         self.tickets = Tickets(settings.limits.tickets)
+        self.newcomers = Newcomers(settings.limits.unauthenticated, settings.limits.auth_within)
         backplane = MemoryBackplane(
             settings.limits.history, settings.limits.rooms, clock, settings.limits.publish_keys
         )
@@ -69,7 +71,7 @@ class Node:
         self.manager.fanout.coalesce = settings.fanout.coalesce_ms / 1000
 
     def authenticate(self, scope: Scope, token: str | None = None) -> Principal:
-        """Say who a request comes from; a front gives the token that it found in its own place.
+        """Say who a request comes from; `token` is one that came in a place of its own.
 
         Raises Refused("unauthorized") or Refused("forbidden").
         """
