@@ -10,13 +10,16 @@ import msgspec
 from server.settings import Settings
 from tests.tokens import OTHER_SECRET, mint, tenant
 
+UNBOUNDED = {"arrivals": {"per_address": 0, "per_node": 0, "failures_per_address": 0}}
+"""Limits under which tests may bring as many wrong tokens as they like."""
 TABLE = {**tenant(), **tenant("other", OTHER_SECRET)}
 
 
 def settings_of(**changes: Any) -> Settings:
     """Return settings with two tenants and the echo engine alone."""
     return msgspec.convert(
-        {"engines": {"enabled": ["echo"]}, "tenants": TABLE, **changes}, Settings
+        {"engines": {"enabled": ["echo"]}, "tenants": TABLE, "limits": UNBOUNDED, **changes},
+        Settings,
     )
 
 
