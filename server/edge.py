@@ -11,11 +11,12 @@ from actors.errors import Refused
 from server.auth import site_of
 from server.forwarded import client_of, read_network
 from server.node import Node
-from server.problems import deny
+from server.problems import deny, guarded
 
 
 class Edge:
-    """Sees where a request comes from, and that connections are not opened too fast.
+    """Sees where a request comes from, that connections are not opened too fast, and that no answer
+    lacks the headers that keep browsers from making more of it than it is.
 
     It awaits nothing itself, so it costs no frame.
     """
@@ -37,6 +38,9 @@ class Edge:
             except Refused as refused:
                 self._node.metrics.observer.refused(refused.code)
                 return deny(WebSocket(scope, receive, send), refused)
+
+        elif scope["type"] == "http":
+            send = guarded(send)
 
         return self._app(scope, receive, send)
 
