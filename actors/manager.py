@@ -92,9 +92,14 @@ class ConnectionManager:
         """Seconds for which the session of a lost connection can be resumed."""
         return self.upkeep.resume_grace
 
+    def refuse_while_draining(self) -> None:
+        """Take nobody in any more once a drain has begun. Raises Refused("draining")."""
+        if self.draining:
+            raise Refused("draining", "this node is restarting; come back in a moment")
+
     def admit(self, principal: Principal, address: str = "") -> None:
         """Say whether one more connection of somebody fits. Raises Refused."""
-        self._refuse_while_draining()
+        self.refuse_while_draining()
         if len(self.actors) >= self.limits.connections:
             message = f"this node has its {self.limits.connections} connections"
             raise Refused("overload", message, setting="limits.connections")
@@ -219,7 +224,7 @@ class ConnectionManager:
 
     async def reserve(self, key: str) -> None:
         """See that a session may publish to a room. Raises Refused."""
-        self._refuse_while_draining()
+        self.refuse_while_draining()
         await self.backplane.recover(key, None, 0)
         self.meters.of_key(key).check_speaker(key, self.clock.monotonic())
 
@@ -291,7 +296,3 @@ class ConnectionManager:
             self.probe.heard()
         else:
             self.fanout.deliver(key, frame)
-
-    def _refuse_while_draining(self) -> None:
-        if self.draining:
-            raise Refused("draining", "this node is restarting; come back in a moment")

@@ -31,7 +31,7 @@ Place = Literal["usual", "query", "ticket"]
 Rooms = list[dict[str, Any]]
 ROOM = "a"
 """The room that every surface asks for."""
-EXPIRED = "unauthorized"
+EXPIRED = "token_expired"
 """The code by which a token that has expired is refused."""
 STATUS = {"unauthorized": 401, "token_expired": 401, "forbidden": 403, "bad_message": 400}
 UNBOUNDED = {
