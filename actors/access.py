@@ -6,10 +6,11 @@ import math
 
 from msgspec import UNSET
 
+from actors.commands import Refresh
 from actors.connection import ConnectionActor
 from actors.errors import REVOKED, Refused
 from actors.membership import Membership
-from actors.messages import Ack, Hello, Refresh
+from actors.messages import Ack, Hello
 from actors.population import Population
 from actors.ports import Authority, Clock
 from actors.principal import Principal

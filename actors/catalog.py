@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from actors.commands import Start
 from actors.errors import Refused
-from actors.messages import AudioSpec, Start
+from actors.messages import AudioSpec
 from actors.ports import Decoder, Decoders, Engine
 
 TELEPHONE = ("mulaw", "alaw")

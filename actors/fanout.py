@@ -16,6 +16,7 @@ from actors.errors import INTERNAL, Close, SessionEnd
 from actors.log import Position
 from actors.meter import Meters
 from actors.ports import Clock
+from actors.presence import Attendances
 from actors.rooms import Rooms
 from actors.wire import Burst, Frame
 
@@ -40,6 +41,8 @@ class View(msgspec.Struct, frozen=True):
     epoch: str = ""
     after: int = 0
     """Offset of the epoch up to which the member has been served by replay."""
+    presence: bool = False
+    """Whether it is told who is in the room."""
 
     def of(self, burst: Burst) -> Burst:
         """Return the part of a burst that this member should get."""
@@ -55,9 +58,11 @@ class View(msgspec.Struct, frozen=True):
 class Fanout:
     """The rooms of this node, their members, and what is on its way to them."""
 
-    def __init__(self, clock: Clock, meters: Meters) -> None:
+    def __init__(self, clock: Clock, meters: Meters, people: int) -> None:
+        """Begin without a room; of up to so many people in one each is told of by name."""
         self._clock, self.meters = clock, meters
         self.rooms: Rooms[ConnectionActor, View] = Rooms()
+        self.presence = Attendances(self.rooms.members, people)
         self.deliveries = 0
         """Events handed to sockets or mailboxes, ever."""
         self.coalesce = 0.0
@@ -101,6 +106,8 @@ class Fanout:
         self._flush_room(key)
         if self.rooms.join(actor, key, view):
             self.meters.of_key(key).use(key)
+
+        self.presence.joined(actor, key)
 
     def leave(self, actor: ConnectionActor, key: str) -> bool:
         """Take a member out after what is pending; return whether the room is empty now."""
@@ -169,7 +176,9 @@ class Fanout:
             self.delivered_bytes += part.size
 
     def _left(self, actor: ConnectionActor, key: str) -> bool:
-        if not self.rooms.leave(actor, key):
+        empty = self.rooms.leave(actor, key)
+        self.presence.left(actor, key)
+        if not empty:
             return False
 
         self._batches.pop(key, None)

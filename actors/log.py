@@ -84,13 +84,26 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
         return frame_of(self.json, self.msgpack)
 
 
+class Stock:
+    """What is kept in all rooms together."""
+
+    __slots__ = ("bytes", "events", "evicted", "rooms")
+
+    def __init__(self) -> None:
+        self.rooms = self.events = 0
+        self.bytes = 0
+        """Of encoded events."""
+        self.evicted = 0
+        """Events that were let go before their time, ever."""
+
+
 class RoomLog:
     """The newest events of one room, within a count, a size and an age."""
 
-    __slots__ = ("_entries", "_limits", "bytes", "epoch", "offset")
+    __slots__ = ("_entries", "bytes", "epoch", "limits", "offset")
 
     def __init__(self, epoch: str, limits: History) -> None:
-        self.epoch, self._limits = epoch, limits
+        self.epoch, self.limits = epoch, limits
         self.offset = 0
         """Offset of the newest event; 0 before the first."""
         self.bytes = 0
@@ -115,14 +128,19 @@ class RoomLog:
         kept = Kept(now, frame.json, frame.msgpack)
         self._entries.append(kept)
         self.bytes += kept.size
-        while len(self._entries) > self._limits.messages or self.bytes > self._limits.bytes:
+        while len(self._entries) > self.limits.messages or self.bytes > self.limits.bytes:
             self._forget()
 
         self.expire(now)
 
     def expire(self, now: float) -> None:
         """Let go of what is older than the limit at monotonic time `now`."""
-        while self._entries and now - self._entries[0].at > self._limits.age:
+        while self._entries and now - self._entries[0].at > self.limits.age:
+            self._forget()
+
+    def shrink(self, count: int) -> None:
+        """Let go of so many of the oldest events."""
+        for _ in range(min(count, len(self._entries))):
             self._forget()
 
     def newest(self, count: int) -> Recovery:
@@ -131,7 +149,7 @@ class RoomLog:
         size = 0
         for kept in islice(reversed(self._entries), count):
             size += len(kept.json)
-            if size > self._limits.replay_bytes:
+            if size > self.limits.replay_bytes:
                 break
 
             frames.append(kept.frame)
@@ -151,12 +169,12 @@ class RoomLog:
         if position.offset + 1 < oldest:
             return self._gap(position.offset + 1, self.offset, "expired")
 
-        if missed > self._limits.replay:
+        if missed > self.limits.replay:
             return self._gap(position.offset + 1, self.offset, "too_far")
 
         held = len(self._entries)
         entries = list(islice(self._entries, held - missed, held))
-        if sum(len(kept.json) for kept in entries) > self._limits.replay_bytes:
+        if sum(len(kept.json) for kept in entries) > self.limits.replay_bytes:
             return self._gap(position.offset + 1, self.offset, "too_far")
 
         return Recovery(self.top, [kept.frame for kept in entries])

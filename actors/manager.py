@@ -12,6 +12,7 @@ from anyio.abc import TaskGroup
 from actors.access import Access
 from actors.catalog import Catalog
 from actors.census import count_channels, count_engine
+from actors.commands import Join, Leave, Publish, Refresh
 from actors.connection import ConnectionActor
 from actors.errors import RATE_LIMITED, RESTART, SLOW_CONSUMER, Close, Refused
 from actors.fanout import Fanout
@@ -20,7 +21,7 @@ from actors.limits import Limits
 from actors.log import Position
 from actors.mailbox import Tally
 from actors.membership import Membership
-from actors.messages import Ack, Join, Leave, Publish, Refresh, Transcript
+from actors.messages import Ack, Transcript
 from actors.meter import Meters
 from actors.microphone import Kind
 from actors.population import Population
@@ -46,11 +47,12 @@ class ConnectionManager:
         observer: Observer,
     ) -> None:
         self.limits, self.backplane, self.catalog = limits, backplane, catalog
+        self.limits_of: Callable[[str], Limits] = lambda tenant: limits
         self.clock, self.observer = clock, observer
         self.meters = Meters(clock.monotonic)
-        self.fanout = Fanout(clock, self.meters)
+        self.fanout = Fanout(clock, self.meters, limits.presence)
         self.membership = Membership(self.fanout, backplane, limits, clock)
-        self.upkeep = Upkeep(limits, backplane, clock, self.meters)
+        self.upkeep = Upkeep(limits, backplane, clock, self.fanout)
         self.probe = Probe(backplane, clock)
         self.backlogged = self.upkeep.backlogged
         self.population = Population()
@@ -90,9 +92,14 @@ class ConnectionManager:
         """Seconds for which the session of a lost connection can be resumed."""
         return self.upkeep.resume_grace
 
+    def refuse_while_draining(self) -> None:
+        """Take nobody in any more once a drain has begun. Raises Refused("draining")."""
+        if self.draining:
+            raise Refused("draining", "this node is restarting; come back in a moment")
+
     def admit(self, principal: Principal, address: str = "") -> None:
         """Say whether one more connection of somebody fits. Raises Refused."""
-        self._refuse_while_draining()
+        self.refuse_while_draining()
         if len(self.actors) >= self.limits.connections:
             message = f"this node has its {self.limits.connections} connections"
             raise Refused("overload", message, setting="limits.connections")
@@ -168,8 +175,9 @@ class ConnectionManager:
             connections=self.population.count(),
             rooms=len(self.fanout.rooms),
             subscriptions=self.fanout.rooms.size,
-            history_events=self.backplane.events,
-            history_bytes=self.backplane.bytes,
+            history_events=self.backplane.stock.events,
+            history_bytes=self.backplane.stock.bytes,
+            history_evicted=self.backplane.stock.evicted,
             channels=count_channels(self.upkeep, self.limits, self.egress, self.audio),
             engines={
                 name: count_engine(
@@ -216,7 +224,7 @@ class ConnectionManager:
 
     async def reserve(self, key: str) -> None:
         """See that a session may publish to a room. Raises Refused."""
-        self._refuse_while_draining()
+        self.refuse_while_draining()
         await self.backplane.recover(key, None, 0)
         self.meters.of_key(key).check_speaker(key, self.clock.monotonic())
 
@@ -232,8 +240,9 @@ class ConnectionManager:
     def carry(self, session: SpeechSession, run: Work) -> None:
         """Run a session in a task of the node."""
         name, key = session.subject.session, session.subject.key
-        meter = self.meters.of_key(key)
+        meter, presence = self.meters.of_key(key), self.fanout.presence
         meter.begin(session, key)
+        presence.began(session.subject.speaker, key)
         self.upkeep.speaking[name] = session
 
         async def carried() -> None:
@@ -242,6 +251,7 @@ class ConnectionManager:
             finally:
                 del self.upkeep.speaking[name]
                 meter.end(session, key, self.clock.monotonic())
+                presence.ended(session.subject.speaker, key)
                 self.audio_seconds[session.engine.name] += session.seconds
                 self.population.changed()
 
@@ -286,7 +296,3 @@ class ConnectionManager:
             self.probe.heard()
         else:
             self.fanout.deliver(key, frame)
-
-    def _refuse_while_draining(self) -> None:
-        if self.draining:
-            raise Refused("draining", "this node is restarting; come back in a moment")

@@ -13,12 +13,13 @@ from contextlib import asynccontextmanager
 import anyio
 from msgspec import UNSET
 
+from actors.commands import Join
 from actors.connection import ConnectionActor
 from actors.errors import FORBIDDEN, Refused
 from actors.fanout import Fanout, View
 from actors.limits import Limits
 from actors.log import Missing, Position, Recovery, parse_position
-from actors.messages import AnyEvent, Error, Gap, Join, Joined
+from actors.messages import AnyEvent, Error, Gap, Joined
 from actors.ports import Backplane, Clock
 from actors.refusals import lost
 from actors.wire import Burst
@@ -62,6 +63,9 @@ class Membership:
     async def join(self, actor: ConnectionActor, command: Join) -> None:
         """Add a connection to a room and send it what it missed. Raises Refused."""
         actor.principal.require(command.room, "listen")
+        if command.presence:
+            self._fanout.presence.check(actor.principal, command.room)
+
         rooms, limits = self._fanout.rooms, self._limits
         key = actor.principal.key(command.room)
         since = self.check(command)
@@ -105,7 +109,7 @@ class Membership:
         """Take a connection out of the rooms that its token does not cover, and tell it."""
         for key in sorted(self._fanout.rooms.joined(actor)):
             room = key.partition("/")[2]
-            if actor.open and not actor.principal.may(room, "listen"):
+            if actor.open and not self._may_stay(actor, key, room):
                 if self._fanout.leave(actor, key):
                     self.vacate([key])
 
@@ -139,10 +143,16 @@ class Membership:
             recovery = await self._recover(key, since, command.history)
             if actor.open:
                 top = recovery.top
-                self._fanout.join(actor, key, View(command.partials, top.epoch, top.offset))
+                view = View(command.partials, top.epoch, top.offset, command.presence)
+                self._fanout.join(actor, key, view)
                 self._greet(actor, command, recovery)
         finally:
             await self._release(key)
+
+    def _may_stay(self, actor: ConnectionActor, key: str, room: str) -> bool:
+        watches = self._fanout.rooms.members(key)[actor].presence
+        principal = actor.principal
+        return principal.may(room, "listen") and (not watches or principal.may(room, "presence"))
 
     async def _recover(self, key: str, since: Position | None, newest: int) -> Recovery:
         """Recover until nothing has reached this node that came after it."""
@@ -184,6 +194,9 @@ class Membership:
                     epoch=top.epoch,
                 )
             )
+
+        if command.presence:
+            events.append(self._fanout.presence.watch(actor, actor.principal.key(command.room)))
 
         for event in events:
             actor.tell(event)

@@ -1,7 +1,6 @@
-"""Every message that travels: commands in, events out, audio and recognitions between.
+"""Every message that travels but commands: events out, audio and recognitions between.
 
-Inbound messages refuse unknown fields, so that a typing error is heard; outbound ones may grow,
-and clients must ignore fields that they do not know.
+Events may grow, and clients must ignore fields that they do not know.
 """
 
 from __future__ import annotations
@@ -17,78 +16,6 @@ ROOM_RULE = "a room's name is 1 to 128 of the characters A-Z a-z 0-9 _ . : -"
 RoomName = Annotated[str, Meta(pattern=ROOM_PATTERN)]
 CommandId = Annotated[int, Meta(ge=-(2**53), le=2**53)] | Annotated[str, Meta(max_length=64)]
 Label = Annotated[str, Meta(max_length=64)]
-
-
-class Command(msgspec.Struct, frozen=True, kw_only=True, tag=str.lower, forbid_unknown_fields=True):
-    """What a client asks of its connection."""
-
-    id: CommandId | None = None
-    """Comes back in the answer; without it only errors are answered."""
-
-
-class Join(Command, frozen=True, kw_only=True):
-    """Listen to a room; answered by `joined`, then by what was missed."""
-
-    room: RoomName
-    since: Annotated[str, Meta(max_length=128)] | None = None
-    """`EPOCH:OFFSET` of the last event seen: replay everything after it, or say `gap`."""
-    history: Annotated[int, Meta(ge=0)] = 0
-    """Newest events to replay when `since` is absent."""
-    partials: bool = True
-    """Whether partial transcripts are wanted too."""
-
-
-class Leave(Command, frozen=True, kw_only=True):
-    """Stop listening to a room."""
-
-    room: RoomName
-
-
-class Start(Command, frozen=True, kw_only=True):
-    """Begin a speech session in a room: from here on binary frames are its audio."""
-
-    room: RoomName
-    encoding: Label = "pcm_s16le"
-    rate: int | None = None
-    """Samples a second and channel, in hertz: 16000, or 8000 for `mulaw` and `alaw`."""
-    channels: int = 1
-    language: Label = "en"
-    engine: Annotated[str, Meta(max_length=512)] = ""
-    """Name of a configured engine, or its address; empty for the node's own choice."""
-    name: Label = ""
-    """Name of the speaker, shown to listeners."""
-    transcripts: bool = False
-    """Whether this connection is told what it said, without joining the room."""
-    resume: Label = ""
-    """A session of a connection that was lost: it goes on with the byte that the server names."""
-
-
-class Stop(Command, frozen=True, kw_only=True):
-    """End the speech session: acknowledged when the last final has been published."""
-
-
-class Flush(Command, frozen=True, kw_only=True):
-    """Ask for the final of what was said so far: acknowledged when it has been published."""
-
-
-class Publish(Command, frozen=True, kw_only=True):
-    """Send any value to the listeners of a room."""
-
-    room: RoomName
-    data: Any
-
-
-class Refresh(Command, frozen=True, kw_only=True):
-    """Replace the token that this connection was opened with."""
-
-    token: Annotated[str, Meta(max_length=8192)]
-
-
-class Ping(Command, frozen=True, kw_only=True):
-    """Ask for an `ack`."""
-
-
-AnyCommand = Join | Leave | Start | Stop | Flush | Publish | Refresh | Ping
 
 
 class AudioFrame(msgspec.Struct, frozen=True, gc=False):
@@ -208,6 +135,30 @@ class Message(Event, frozen=True, kw_only=True):
     epoch: str | UnsetType = UNSET
 
 
+class Person(msgspec.Struct, frozen=True, gc=False):
+    """Somebody in a room, with one connection or more."""
+
+    id: str
+    """Subject of the token, or else the id of the connection; also in `speaker` of transcripts."""
+    name: str
+
+
+class Presence(Event, frozen=True, kw_only=True):
+    """Who is in a room: everybody when it is joined, then changes, at most once a second.
+
+    What is told twice means the same as once.
+    """
+
+    room: str
+    kind: Literal["snapshot", "delta", "count"]
+    """`snapshot`: `joined` is everybody, whatever was told before. `delta`: what has changed.
+    `count`: there are more than `limits.presence`, and only their number is told."""
+    members: int
+    """People in the room."""
+    joined: tuple[Person, ...] = ()
+    left: tuple[Person, ...] = ()
+
+
 class Gap(Event, frozen=True, kw_only=True):
     """Something is missing, and exactly what: offsets of a room, or bytes of a session's audio."""
 
@@ -286,4 +237,4 @@ class Closing(Event, frozen=True, kw_only=True):
 
 
 RoomEvent = Transcript | Message
-AnyEvent = Hello | Joined | Transcript | Message | Gap | Speech | Ack | Error | Closing
+AnyEvent = Hello | Joined | Transcript | Message | Presence | Gap | Speech | Ack | Error | Closing

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 import anyio
 
 from actors.catalog import Catalog, spec_of
+from actors.commands import Flush, Start, Stop
 from actors.errors import (
     FORBIDDEN,
     GONE,
@@ -22,7 +23,7 @@ from actors.errors import (
     is_bug,
     verdict,
 )
-from actors.messages import Ack, AnyEvent, CommandId, Flush, Speaker, Speech, Start, Stop
+from actors.messages import Ack, AnyEvent, CommandId, Speaker, Speech
 from actors.ports import Work
 from actors.principal import Principal
 from actors.refusals import lost

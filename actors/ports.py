@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from actors.errors import Close
-from actors.log import Position, Recovery
+from actors.log import Position, Recovery, Stock
 from actors.messages import AudioFrame, AudioSpec, Recognition, RoomEvent
 from actors.principal import Principal
 from actors.wire import Burst, Codec, Frame
@@ -125,10 +125,8 @@ class Decoders(Protocol):
 class Backplane(Protocol):
     """The rooms' memory, and the way from a publish to every node that has listeners."""
 
-    events: int
-    """Events kept in all rooms."""
-    bytes: int
-    """Bytes of encoded events kept in all rooms."""
+    stock: Stock
+    """What tenants keep here."""
 
     async def publish(self, key: str, event: RoomEvent) -> Position:
         """Store an event at the room's next offset and deliver it. Raises Refused("room_limit")."""

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Annotated
 
-import msgspec
-
-from actors.limits import Count, Section
-
-Amount = Annotated[int, msgspec.Meta(ge=0)]
+from actors.limits import Amount, Count, Section
 
 
 class Quotas(Section, frozen=True):
@@ -41,6 +36,10 @@ class Quotas(Section, frozen=True):
     """Bytes of published messages a second, as MessagePack."""
     bytes_burst: Count = 4_194_304
     """Bytes of messages that may be published at once."""
+    history_rooms: Amount = 10_000
+    """Rooms with a listener or a history; past them the one is forgotten that was idle longest."""
+    history_bytes: Amount = 67_108_864
+    """Bytes that its rooms keep; past them the quietest room's history goes."""
 
 
 UNLIMITED = Quotas(
@@ -54,6 +53,8 @@ UNLIMITED = Quotas(
     audio_seconds_per_minute=0,
     publishes_per_second=0,
     bytes_per_second=0,
+    history_rooms=0,
+    history_bytes=0,
 )
 
 

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 
+from actors.commands import Start
 from actors.errors import Close, Refused
 from actors.intake import Tallies
 from actors.limits import Limits
 from actors.log import Position
-from actors.messages import (
-    AnyEvent,
-    AudioSpec,
-    Recognition,
-    Speaker,
-    SpeechState,
-    Start,
-    Transcript,
-)
+from actors.messages import AnyEvent, AudioSpec, Recognition, Speaker, SpeechState, Transcript
 from actors.ports import Clock, Observer
 
 
@@ -36,6 +30,11 @@ class Subject(msgspec.Struct, frozen=True):
     """Whether the speaker is told them."""
     owner: str = ""
     """The subject of the token that it was started with; nobody else may resume it."""
+
+    @property
+    def tenant(self) -> str:
+        """Whose room it is."""
+        return self.key.partition("/")[0]
 
     def check_resume(self, command: Start) -> None:
         """Raise Refused("bad_message") if a command that resumes says what cannot be."""
@@ -56,6 +55,8 @@ class Outlet(Protocol):
 
     clock: Clock
     limits: Limits
+    limits_of: Callable[[str], Limits]
+    """Says by which limits the sessions of a tenant go."""
     observer: Observer
     audio: Tallies
 

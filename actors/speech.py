@@ -16,15 +16,7 @@ from msgspec import UNSET
 from actors.errors import Refused, UpstreamLost
 from actors.intake import Intake
 from actors.line import Line
-from actors.messages import (
-    Ack,
-    CommandId,
-    Gap,
-    Recognition,
-    Speech,
-    SpeechState,
-    Transcript,
-)
+from actors.messages import Ack, CommandId, Gap, Recognition, Speech, SpeechState, Transcript
 from actors.ports import Decoder, Engine
 from actors.principal import Principal
 from actors.roles import Holder, Outlet, Subject
@@ -43,7 +35,7 @@ class SpeechSession:
     ) -> None:
         self.subject = subject
         self._outlet = outlet
-        limits, clock = outlet.limits, outlet.clock
+        limits, clock = outlet.limits_of(subject.tenant), outlet.clock
         self.intake = Intake(subject.audio, decoder, limits, outlet.audio, clock)
         self.line = Line(engines, self.intake, self, limits, clock)
         self.holder: Holder | None = None

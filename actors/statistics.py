@@ -65,6 +65,8 @@ class NodeStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Events kept in the rooms' histories."""
     history_bytes: int = 0
     """Bytes of encoded events kept in the rooms' histories."""
+    history_evicted: int = 0
+    """Events let go before their time because a tenant had its quota of history."""
     channels: dict[str, ChannelStatistics] = {}
     """Channels by name: `ingress`, `upstream`, `egress`."""
     engines: dict[str, EngineStatistics] = {}

@@ -16,9 +16,10 @@ import anyio
 from actors.connection import ConnectionActor
 from actors.errors import IDLE, RATE_LIMITED, TOKEN_EXPIRED, Refused, SessionEnd
 from actors.expiry import Expiries
+from actors.fanout import Fanout
 from actors.limits import Limits, SpeechLimits
 from actors.messages import Message
-from actors.meter import Meter, Meters
+from actors.meter import Meter
 from actors.ports import Backplane, Clock
 from actors.refusals import slowed
 from actors.revocation import Name, names_of
@@ -74,9 +75,9 @@ class Probe:
 class Upkeep:
     """The sets of what may become late, and the sweep over them."""
 
-    def __init__(self, limits: Limits, backplane: Backplane, clock: Clock, meters: Meters) -> None:
+    def __init__(self, limits: Limits, backplane: Backplane, clock: Clock, fanout: Fanout) -> None:
         self._limits, self._backplane, self._clock = limits, backplane, clock
-        self._meters = meters
+        self._meters, self._presence = fanout.meters, fanout.presence
         self.backlogged: set[ConnectionActor] = set()
         """Connections whose mailbox held something lately."""
         self.leaving: set[ConnectionActor] = set()
@@ -131,6 +132,7 @@ class Upkeep:
             self._look_after(session, now)
 
         self._meters.sweep(now)
+        self._presence.tell()
         self._ration(now)
         self._backplane.sweep(now)
 

@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from actors.commands import AnyCommand
 from actors.errors import Refused
-from actors.messages import ROOM_RULE, AnyCommand, AnyEvent, CommandId, Message, Transcript
+from actors.messages import ROOM_RULE, AnyEvent, CommandId, Message, Transcript
 
 Codec = Literal["json", "msgpack"]
 Form = Literal["json_frames", "msgpack_frames", "deflated_json_frames", "deflated_msgpack_frames"]

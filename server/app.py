@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from server import __version__
+from server.edge import Edge
 from server.node import Node
 from server.openapi import add_openapi
 from server.problems import add_problems
@@ -16,6 +17,7 @@ from server.routes.fronts import add_fronts
 from server.routes.health import add_health
 from server.routes.messages import add_messages
 from server.routes.pages import add_pages
+from server.routes.presence import add_presence
 from server.routes.revoke import add_revoke
 from server.routes.rooms import add_rooms
 from server.routes.sockets import add_sockets
@@ -37,10 +39,12 @@ def create_app(settings: Settings) -> FastAPI:
         title="Roomcast", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.node = node
+    app.add_middleware(Edge, node=node)
     add_problems(app, node.metrics.observer)
     add_health(app, node)
     add_messages(app, node)
     add_rooms(app, node)
+    add_presence(app, node)
     add_connections(app, node)
     add_revoke(app, node)
     add_tickets(app, node)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 
 import anyio
@@ -95,9 +96,11 @@ def site_of(scope: Scope) -> str:
     """
     peer = scope.get("client")
     address = str(peer[0]) if peer else ""
-    if ":" not in address:
-        return address
+    return _network_of(address) if ":" in address else address
 
+
+@lru_cache(maxsize=1024)  # asked three times of each connection, and 5 us
+def _network_of(address: str) -> str:
     try:
         parsed = IPv6Address(address.partition("%")[0])
     except ValueError:

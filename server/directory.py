@@ -5,7 +5,6 @@ A listing goes through all that its tenant has once; it is for operators, not fo
 
 from __future__ import annotations
 
-from collections import Counter
 from heapq import heapify, heappop, nsmallest
 
 from msgspec import UNSET
@@ -18,6 +17,8 @@ from server.documents import (
     ConnectionPage,
     ConnectionState,
     PageQuery,
+    PersonState,
+    PresencePage,
     RoomPage,
     RoomState,
     Speaking,
@@ -49,19 +50,38 @@ class Directory:
             if principal.may(_name(key), "admin"):
                 wanted.append(key)
 
-        speakers = self._speakers()
-        rooms = [await self._state(key, speakers) for key in wanted[: page.limit]]
+        rooms = [await self._state(key) for key in wanted[: page.limit]]
         found = [each for each in rooms if each is not None]
         more = len(wanted) > page.limit
         return RoomPage(rooms=found, next=_name(wanted[page.limit - 1]) if more else UNSET)
 
     async def room(self, principal: Principal, room: str) -> RoomState:
         """Describe one room. Raises Refused("not_found")."""
-        state = await self._state(principal.key(room), self._speakers())
+        state = await self._state(principal.key(room))
         if state is None:
             raise Refused("not_found", NO_ROOM, "room")
 
         return state
+
+    def presence(self, principal: Principal, room: str, page: PageQuery) -> PresencePage:
+        """List who is in a room. Raises Refused("forbidden")."""
+        presence = self._manager.fanout.presence
+        presence.check(principal, room)
+        people = presence.people(principal.key(room))
+        later = (each for each in people if each.person.id > page.after)
+        wanted = nsmallest(page.limit + 1, later, key=lambda each: each.person.id)
+        states = [
+            PersonState(
+                id=each.person.id,
+                name=each.person.name,
+                connections=each.connections,
+                speaking=each.sessions > 0,
+            )
+            for each in wanted[: page.limit]
+        ]
+        more = len(wanted) > page.limit
+        following = states[-1].id if more else UNSET
+        return PresencePage(room=room, members=len(people), people=states, next=following)
 
     def connections(self, principal: Principal, page: PageQuery) -> ConnectionPage:
         """List the tenant's connections; those that only flush are gone."""
@@ -100,10 +120,7 @@ class Directory:
 
         return len(named)
 
-    def _speakers(self) -> Counter[str]:
-        return Counter(each.subject.key for each in self._manager.upkeep.speaking.values())
-
-    async def _state(self, key: str, speakers: Counter[str]) -> RoomState | None:
+    async def _state(self, key: str) -> RoomState | None:
         top = await self._manager.backplane.top(key)
         if top is None:
             return None
@@ -111,7 +128,7 @@ class Directory:
         return RoomState(
             room=_name(key),
             members=len(self._manager.fanout.rooms.members(key)),
-            speakers=speakers[key],
+            speakers=self._manager.fanout.presence.sessions(key),
             epoch=top.epoch,
             offset=top.offset,
         )

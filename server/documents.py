@@ -92,6 +92,29 @@ class RoomPage(Document, frozen=True):
     """There is more after this name."""
 
 
+class PersonState(Document, frozen=True):
+    """Somebody in a room."""
+
+    id: str
+    """The subject of the token, or the id of the connection where it has none."""
+    name: str
+    connections: int
+    """Connections that have joined it."""
+    speaking: bool
+    """Whether a speech session publishes to it."""
+
+
+class PresencePage(Document, frozen=True):
+    """A part of the people in a room, by id."""
+
+    room: str
+    members: int
+    """How many there are."""
+    people: list[PersonState]
+    next: str | UnsetType = UNSET
+    """There is more after this id."""
+
+
 class Speaking(Document, frozen=True):
     """The speech session of a connection."""
 
@@ -196,6 +219,7 @@ DOCUMENTS = (
     Published,
     Broadcasted,
     RoomPage,
+    PresencePage,
     ConnectionPage,
     Unsubscribe,
     Revoke,

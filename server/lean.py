@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from anyio import EndOfStream, WouldBlock
 from anyio.lowlevel import checkpoint
 
+from actors.commands import AnyCommand
 from actors.connection import ConnectionActor
 from actors.errors import ABUSE, BAD_DATA, BAD_PROTOCOL, TOO_BIG, Close
-from actors.messages import AnyCommand
 from actors.wire import Burst, Codec, Form, Frame
 from server.asgi import AsgiSession
 from server.frames import Payload, Violation

@@ -164,6 +164,9 @@ def _node(node: NodeStatistics) -> Iterator[Metric]:
     yield _gauge("subscriptions", "Memberships of connections in rooms.", {(): node.subscriptions})
     yield _gauge("history_events", "Events kept for resume.", {(): node.history_events})
     yield _gauge("history_bytes", "Bytes of events kept for resume.", {(): node.history_bytes})
+    yield _counter(
+        "history_evicted", "Events let go early for a quota.", {(): node.history_evicted}
+    )
     yield _gauge("ready", "1 while the publish path is proven to work.", {(): node.ready})
     yield _gauge("draining", "1 while the node stops.", {(): node.draining})
     yield _gauge("probe_age_seconds", "Since the last probe came back.", {(): node.probe_age})

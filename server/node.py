@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 
 import anyio
 import msgspec
@@ -14,13 +15,16 @@ from actors.errors import Refused
 from actors.manager import ConnectionManager
 from actors.principal import Principal
 from server import __version__
-from server.auth import Gate, credentials_of
+from server.arrivals import UNBOUNDED, Turnstile
+from server.auth import Credentials, Gate, credentials_of, site_of
 from server.backplanes.memory import MemoryBackplane
 from server.decoding import MediaDecoders
 from server.engines.configured import make_catalog
 from server.engines.embedded import EmbeddedEngine
 from server.metrics import Metrics
+from server.newcomers import Newcomers
 from server.settings import BadSettings, Settings
+from server.tenants import Tenants
 from server.tickets import LASTS, Tickets
 
 
@@ -46,7 +50,10 @@ class Node:
         """Whether a part has died of a bug; the node cannot go on without it."""
         clock = SystemClock()
         self.gate = Gate(settings, clock)
+        open_to_all = settings.dev and not self.gate.tenants.configured
+        self.turnstile = Turnstile(UNBOUNDED if open_to_all else settings.limits.arrivals)
         self.tickets = Tickets(settings.limits.tickets)
+        self.newcomers = Newcomers(settings.limits.unauthenticated, settings.limits.auth_within)
         backplane = MemoryBackplane(
             settings.limits.history, settings.limits.rooms, clock, settings.limits.publish_keys
         )
@@ -56,27 +63,50 @@ class Node:
         except ValueError as error:
             raise BadSettings(str(error)) from None
 
-        catalog.own = self.gate.tenants.engines
         self.metrics = Metrics(lambda: self.manager.statistics(), __version__)
         self.manager = ConnectionManager(
             settings.limits, backplane, catalog, clock, self.metrics.observer
         )
-        self.manager.meters.quotas_of = self.gate.tenants.quotas
+        self._obey(self.gate.tenants, backplane)
         if self.gate.tenants.configured:
             self.manager.access.authority = self.gate
 
         self.manager.upkeep.resume_grace = settings.speech.resume_grace
         self.manager.fanout.coalesce = settings.fanout.coalesce_ms / 1000
 
-    def authenticate(self, scope: Scope, token: str | None = None) -> Principal:
-        """Say who a request comes from; a front gives the token that it found in its own place.
+    def _obey(self, tenants: Tenants, backplane: MemoryBackplane) -> None:
+        """Let every part ask the tenants for what is theirs."""
+        self.manager.catalog.own = tenants.engines
+        self.manager.meters.quotas_of = backplane.quotas_of = tenants.quotas
+        self.manager.limits_of = tenants.limits
+        backplane.history_of = lambda tenant: tenants.limits(tenant).history
+        self.manager.fanout.presence.kept = tenants.keeps_presence
 
-        Raises Refused("unauthorized") or Refused("forbidden").
+    def authenticate(self, scope: Scope, token: str | None = None) -> Principal:
+        """Say who a request comes from; `token` is one that came in a place of its own.
+
+        Raises Refused, without a look at the credential for an address that has brought too many
+        wrong ones.
         """
         credentials = credentials_of(scope)
         if token is not None:
             credentials = msgspec.structs.replace(credentials, token=token)
 
+        if credentials.token is None and credentials.ticket is None:
+            return self._admit(credentials)
+
+        address, now = site_of(scope), self.manager.clock.monotonic()
+        self.turnstile.check_failures(address, now)
+        try:
+            return self._admit(credentials)
+        except Refused as refused:
+            if refused.status == HTTPStatus.UNAUTHORIZED:
+                self.turnstile.failed(address, now)
+
+            raise
+
+    def _admit(self, credentials: Credentials) -> Principal:
+        """Say who comes with these. Raises Refused."""
         if credentials.token is None and credentials.ticket is not None:
             principal = self._redeem(credentials.ticket, credentials.origin)
         else:

@@ -24,6 +24,7 @@ from server import tenant_settings
 from server.engines import configured, generator_options, options
 from server.engines.configured import Engines
 from server.explain import explain, unknown
+from server.forwarded import read_network
 from server.fronts import options as vendors
 from server.tenant_settings import Operator, Tenant, check_tenants, inherit
 
@@ -65,6 +66,14 @@ class Server(Section, frozen=True):
     """How WebSockets are spoken: `lean` by the server itself, `stock` by uvicorn's own class."""
     deflate: bool = False
     """Whether clients may have messages deflated; `lean` deflates each once for all listeners."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks whose `X-Forwarded-For` says where a request comes from; empty: nobody
+    is believed, and a request comes from its peer."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is neither an address nor a network."""
+        for each in self.trusted_proxies:
+            read_network(each)
 
 
 class Drain(Section, frozen=True):
@@ -261,13 +270,12 @@ def _convert(tree: dict[str, Any], source: str) -> Settings:
 
 
 def _inherited(tree: dict[str, Any]) -> dict[str, Any]:
-    """Give every tenant the quotas of all where it has none of its own."""
+    """Give every tenant the quotas and limits of the node where it has none of its own."""
     tenants = tree.get("tenants")
     if not isinstance(tenants, dict):
         return tree
 
-    quotas = tree.get("quotas", {})
-    inherited = {name: inherit(each, quotas) for name, each in tenants.items()}
+    inherited = {name: inherit(each, tree) for name, each in tenants.items()}
     return {**{name: tree[name] for name in tree if name != "tenants"}, "tenants": inherited}
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
-from actors.limits import Section
+from actors.limits import Count, Limits, Seconds, Section
 from actors.quota import Quotas
 from server.engines.configured import EngineName
 from server.engines.options import Provider, Secret
@@ -22,6 +22,8 @@ DEV = "dev"
 """The tenant of development mode, which has no tokens."""
 BASE64 = "base64:"
 SECRET_BYTES = 32
+RoomPattern = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:*-]{1,128}$(?!\n)")]
+"""What a room's name may be, and `*` for any run of characters."""
 KEY_ID = re.compile(r"[!-~]{1,128}")
 OPERATOR_KEY = re.compile(r"[!-~]{32,512}")
 _ORIGIN = re.compile(
@@ -52,6 +54,40 @@ class Key(Provider, frozen=True):
             check_address(self.jwks)
 
 
+class TenantHistory(Section, frozen=True):
+    """What a room of a tenant remembers."""
+
+    messages: Count = 1000
+    """Finals and messages kept in a room."""
+    bytes: Count = 4_194_304
+    """Bytes kept in a room, for an event's JSON and MessagePack together."""
+    age: Seconds = 600.0
+    """Seconds an event is kept."""
+
+
+class TenantUpstream(Section, frozen=True):
+    """What waits for a speech engine."""
+
+    policy: Literal["block", "drop_oldest"] = "block"
+    """When full: `block` loses nothing and slows the client, `drop_oldest` bounds the delay."""
+
+
+class TenantLimits(Section, frozen=True):
+    """The limits that a tenant may have of its own."""
+
+    history: TenantHistory = TenantHistory()
+    upstream: TenantUpstream = TenantUpstream()
+
+    def within(self, node: Limits) -> Limits:
+        """Return the limits of a node with these in the place of its own."""
+        replace, asdict = msgspec.structs.replace, msgspec.structs.asdict
+        return replace(
+            node,
+            history=replace(node.history, **asdict(self.history)),
+            upstream=replace(node.upstream, **asdict(self.upstream)),
+        )
+
+
 class Tenant(Section, frozen=True):
     """One customer, whose rooms and tokens are its own."""
 
@@ -65,6 +101,10 @@ class Tenant(Section, frozen=True):
     """The only engines it may use, tried in turn for who names none; empty for the node's."""
     quotas: Quotas = Quotas()
     """What it may use; what is not said here is as in the section `quotas`."""
+    limits: TenantLimits = TenantLimits()
+    """Limits of its own; what is not said here is as in the section `limits`."""
+    presence: tuple[RoomPattern, ...] = ("*",)
+    """Patterns of the rooms in which presence is kept; empty for none."""
 
     def __post_init__(self) -> None:
         """Refuse a tenant without keys, and origins that no browser would send."""
@@ -95,16 +135,32 @@ class Operator(Provider, frozen=True):
                 )
 
 
-def inherit(tenant: Any, quotas: Any) -> Any:
-    """Return the table of a tenant with the quotas of all where it has none of its own.
+def inherit(tenant: Any, node: Mapping[str, Any]) -> Any:
+    """Return the table of a tenant with the node's quotas and limits where it has none of its own.
 
     What is no table stays as it is: it is refused when it is read.
     """
-    own = tenant.get("quotas", {}) if isinstance(tenant, dict) else None
-    if not (isinstance(own, dict) and isinstance(quotas, dict)):
+    if not isinstance(tenant, dict):
         return tenant
 
-    return {**tenant, "quotas": {**quotas, **own}}
+    limits = node.get("limits", {})
+    given: dict[str, Any] = {"quotas": node.get("quotas", {}), "limits": {}}
+    for name, kind in (("history", TenantHistory), ("upstream", TenantUpstream)):
+        section = limits.get(name, {}) if isinstance(limits, dict) else {}
+        if isinstance(section, dict):
+            known = kind.__struct_fields__
+            given["limits"][name] = {each: section[each] for each in known if each in section}
+
+    return _merge(given, tenant)
+
+
+def _merge(given: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {**given, **own}
+    for name in given.keys() & own.keys():
+        if isinstance(given[name], dict) and isinstance(own[name], dict):
+            merged[name] = _merge(given[name], own[name])
+
+    return merged
 
 
 def check_tenants(tenants: Mapping[str, Tenant], enabled: Collection[str]) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from actors.limits import Limits
+from actors.principal import matches
 from actors.quota import UNLIMITED, Quotas
 from server.explain import explain
 from server.keys import VerifyingKey, read_key
@@ -21,11 +23,13 @@ log = logging.getLogger("roomcast.tenants")
 class Customer:
     """One tenant as it is served: its settings, and its keys made of them."""
 
-    __slots__ = ("_keys", "_sets", "name", "options")
+    __slots__ = ("_keys", "_sets", "limits", "name", "options")
 
-    def __init__(self, name: str, options: Tenant, sets: dict[str, KeySet]) -> None:
+    def __init__(self, name: str, options: Tenant, sets: dict[str, KeySet], limits: Limits) -> None:
         """Make the keys; sets behind the same address are shared. Raises ValueError."""
         self.name, self.options = name, options
+        self.limits = options.limits.within(limits)
+        """Those of the node, and its own in their place."""
         self._keys: dict[str, VerifyingKey] = {}
         for key_id, key in options.keys.items():
             if not key.jwks:
@@ -69,13 +73,13 @@ class Tenants:
     def __init__(self, settings: Settings) -> None:
         """Read them. Raises BadSettings for a table or a directory; a broken file is logged."""
         self._directory, self._enabled = settings.tenants_directory, settings.engines.enabled
-        self._quotas = settings.quotas
+        self._node = settings
         self._told: dict[str, str] = {}
         self.sets: dict[str, KeySet] = {}
         """The sets of keys that some tenant uses, by address."""
         try:
             self._fixed = {
-                name: Customer(name, options, self.sets)
+                name: Customer(name, options, self.sets, settings.limits)
                 for name, options in settings.tenants.items()
             }
         except ValueError as error:
@@ -98,7 +102,18 @@ class Tenants:
         if customer is not None:
             return customer.options.quotas
 
-        return UNLIMITED if name == DEV else self._quotas
+        return UNLIMITED if name == DEV else self._node.quotas
+
+    def limits(self, name: str) -> Limits:
+        """Say by which limits the rooms and sessions of a tenant go."""
+        customer = self.by_name.get(name)
+        return self._node.limits if customer is None else customer.limits
+
+    def keeps_presence(self, name: str, room: str) -> bool:
+        """Say whether a tenant wants it to be known who is in a room."""
+        customer = self.by_name.get(name)
+        patterns = ("*",) if customer is None else customer.options.presence
+        return any(matches(each, room) for each in patterns)
 
     def read(self) -> Reading:
         """Read the directory. Raises BadSettings if it cannot be listed."""
@@ -107,7 +122,8 @@ class Tenants:
         sets = dict(self.sets)
         for path in self._files():
             try:
-                customers[path.stem] = Customer(path.stem, self._options(path), sets)
+                options, limits = self._options(path), self._node.limits
+                customers[path.stem] = Customer(path.stem, options, sets, limits)
             except (ValueError, BadSettings) as error:
                 told = str(error)
                 broken[path.stem] = told if str(path) in told else f"{path}: {told}"
@@ -151,7 +167,7 @@ class Tenants:
         if path.stem in self._fixed:
             raise ValueError("the settings have a tenant of this name")
 
-        tree = inherit(read_table(path), msgspec.to_builtins(self._quotas))
+        tree = inherit(read_table(path), msgspec.to_builtins(self._node))
         try:
             options = msgspec.convert(tree, Tenant)
         except msgspec.ValidationError as error:

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import anyio
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from actors.commands import AnyCommand
 from actors.connection import ConnectionActor
 from actors.errors import Close
-from actors.messages import AnyCommand
 from actors.wire import Burst, Codec
 
 ABORT = "roomcast.abort"

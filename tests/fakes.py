@@ -444,6 +444,7 @@ class FakeOutlet:
     def __init__(self, limits: Limits) -> None:
         self.clock: Clock = FakeClock()
         self.limits = limits
+        self.limits_of: Callable[[str], Limits] = lambda tenant: limits
         self.watch = FakeObserver()
         self.observer: Observer = self.watch
         self.audio = Tallies()

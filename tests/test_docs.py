@@ -9,9 +9,10 @@ from typing import get_args
 import msgspec
 import pytest
 
+from actors.commands import AnyCommand
 from actors.errors import CLOSES, REPLIES
 from actors.lifecycle import diagram
-from actors.messages import AnyCommand, AnyEvent
+from actors.messages import AnyEvent
 
 ROOT = Path(__file__).parents[1]
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()

@@ -10,9 +10,10 @@ import asyncio
 
 import anyio
 
+from actors.commands import Start
 from actors.connection import ConnectionActor, Hub
 from actors.errors import IDLE, Close, Refused
-from actors.messages import AnyEvent, Start
+from actors.messages import AnyEvent
 from actors.ports import Transport
 from actors.principal import Principal
 from actors.wire import Burst

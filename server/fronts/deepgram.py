@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any
 
+from actors.commands import Flush, Start, Stop
 from actors.errors import NORMAL, Close, Refused
-from actors.messages import Ack, AnyEvent, Closing, Error, Flush, Start, Stop, Transcript
+from actors.messages import Ack, AnyEvent, Closing, Error, Transcript
 from server.fronts.deepgram_documents import Documents
 from server.fronts.deepgram_query import Listen
 from server.fronts.opening import Opening

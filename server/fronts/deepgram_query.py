@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from actors.messages import Start
+from actors.commands import Start
 from server.fronts.opening import SNIFF
 from server.fronts.query import ADDRESS, RATES, Query, refused
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from actors.commands import Start
 from actors.errors import BAD_DATA
-from actors.messages import Start
 from server.fronts.containers import ENOUGH, container_of
 from server.fronts.translator import Step
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
+from actors.commands import Start, Stop
 from actors.errors import BAD_DATA, NORMAL, Close, Refused
-from actors.messages import AnyEvent, Closing, Error, Hello, Speech, Start, Stop, Transcript, Word
+from actors.messages import AnyEvent, Closing, Error, Hello, Speech, Transcript, Word
 from server.fronts.opening import SNIFF, Opening
 from server.fronts.query import ADDRESS, RATES, Query, refused
 from server.fronts.translator import Say, Step, fit, public
@@ -49,6 +50,7 @@ REFUSALS = {
     "draining": SHUTTING_DOWN,
     "overload": TOO_MANY,
     "quota_exceeded": TOO_MANY,
+    "rate_limited": TRY_AGAIN,
     "room_limit": TOO_MANY,
     "engine_busy": TRY_AGAIN,
 }

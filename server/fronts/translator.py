@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 import msgspec
 
+from actors.commands import AnyCommand, Start
 from actors.errors import Close, Refused
-from actors.messages import AnyCommand, AnyEvent, Start
+from actors.messages import AnyEvent
 from actors.wire import Frame
 
 REASON_BYTES = 123

@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
+from actors.commands import Flush, Start, Stop
 from actors.errors import BAD_DATA, NORMAL, Close, Refused
-from actors.messages import Ack, AnyEvent, Closing, Error, Flush, Start, Stop, Transcript, Word
+from actors.messages import Ack, AnyEvent, Closing, Error, Transcript, Word
 from server.fronts.query import ADDRESS, RATES, Query
 from server.fronts.translator import Drained, Say, Step, fit, public, read_object
 

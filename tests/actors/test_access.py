@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
+from actors.commands import Join, Start
 from actors.errors import Close, Refused
 from actors.expiry import LEEWAY
 from actors.limits import Limits
-from actors.messages import Ack, Closing, Error, Hello, Join, Start, Transcript
+from actors.messages import Ack, Closing, Error, Hello, Transcript
 from actors.microphone import Kind
 from actors.principal import CAPABILITIES, Grant, Principal
 from tests.actors.node import data_of, order, running

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from actors.catalog import Catalog, PcmOnly, spec_of
+from actors.commands import Start
 from actors.errors import Refused
-from actors.messages import AudioSpec, Start
+from actors.messages import AudioSpec
 from tests.fakes import FakeEngine
 
 

@@ -9,22 +9,12 @@ import msgspec
 import pytest
 
 from actors.access import NoTokens
+from actors.commands import Join, Start, Stop
 from actors.connection import ConnectionActor
 from actors.errors import IDLE, INTERNAL, NORMAL, RESTART, Close, SessionEnd
 from actors.lifecycle import State
 from actors.limits import Egress, History, Limits
-from actors.messages import (
-    Ack,
-    Closing,
-    Error,
-    Hello,
-    Join,
-    Joined,
-    Message,
-    Start,
-    Stop,
-    Transcript,
-)
+from actors.messages import Ack, Closing, Error, Hello, Joined, Message, Transcript
 from actors.principal import Principal
 from tests.actors.node import data_of, order, running
 from tests.autojump import settle

@@ -157,13 +157,13 @@ async def test_deliveries_are_counted_in_events_and_bytes() -> None:
         await node.publish("nobody-is-here", "x")
         await settle()
         fanout = node.manager.fanout
-        size = node.manager.backplane.bytes // 2
+        size = node.manager.backplane.stock.bytes // 2
         assert fanout.deliveries == 3
         assert 0 < fanout.delivered_bytes < 3 * size + 100
 
 
 def test_positions_are_noted_while_a_room_is_subscribed() -> None:
-    fanout = Fanout(HandClock(), Meters(HandClock().monotonic))
+    fanout = Fanout(HandClock(), Meters(HandClock().monotonic), 200)
     fanout.deliver("t/a", message(9))
     assert not fanout.passed("t/a", Position("e", 8))
     fanout.expect("t/a")
@@ -225,7 +225,7 @@ async def flushing(coalesce: float = 0.0) -> AsyncIterator[tuple[Fanout, Heavy]]
     """Run a flusher with one member whose writes take time."""
     clock, far = HandClock(), Heavy()
     far.clock = clock
-    fanout = Fanout(clock, Meters(clock.monotonic))
+    fanout = Fanout(clock, Meters(clock.monotonic), 200)
     fanout.coalesce = coalesce
     manager = Node(Limits(), None).manager
     far.actor = manager.connect("listen", Principal("t"), far)
@@ -273,7 +273,7 @@ async def test_coalescing_gathers_for_the_time_that_is_set() -> None:
 
 
 async def test_a_part_of_a_burst_counts_for_what_it_is() -> None:
-    fanout = Fanout(HandClock(), Meters(HandClock().monotonic))
+    fanout = Fanout(HandClock(), Meters(HandClock().monotonic), 200)
     manager = Node(Limits(), None).manager
     views = [View(), View(partials=False), View(epoch="e", after=1), View(epoch="e", after=9)]
     for view in views:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from actors.errors import Refused
 from actors.limits import Egress, History, Limits, Upstream
 from actors.log import Position
-from actors.messages import Ack, Closing, Message, Speaker, Transcript
+from actors.messages import Ack, Closing, Gap, Message, Speaker, Transcript
 from actors.principal import Principal
 from actors.upkeep import PROBE
 from server.backplanes.memory import MemoryBackplane
@@ -421,3 +421,23 @@ async def test_a_tenant_learns_nothing_of_the_rooms_of_another() -> None:
         _, far = await node.join("secret", history=10)
         assert data_of(far) == []
         assert await node.backplane.rooms("dev") == ["dev/secret"]
+
+
+async def test_a_session_goes_by_the_limits_of_its_tenant() -> None:
+    limits = Limits(upstream=Upstream(frames=2))
+    live = Limits(upstream=Upstream(frames=2, policy="drop_oldest"))
+    async with running(limits) as node:
+        node.manager.limits_of = lambda tenant: live if tenant == "live" else limits
+        dropped = []
+        for tenant in ("dev", "live"):
+            actor, far = node.connect(tenant=tenant)
+            await order(actor, "start", id="s", room="a")
+            await settle()
+            node.engine.streams[-1].stall()
+            for _ in range(10):
+                actor.receive_nowait(bytes(3200))
+
+            await settle()
+            dropped.append(len(far.of(Gap)) > 0 or node.manager.audio.upstream.dropped > 0)
+
+        assert dropped == [False, True]

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.commands import Start
 from actors.connection import ConnectionActor
 from actors.errors import Refused
 from actors.limits import Limits
-from actors.messages import Ack, Closing, Error, Joined, Speech, Start
+from actors.messages import Ack, Closing, Error, Joined, Speech
 from actors.meter import RETRY_AFTER, Meter, Meters
 from actors.principal import Principal
 from actors.quota import UNLIMITED, Quotas

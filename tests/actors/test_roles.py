@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.commands import Start
 from actors.connection import ConnectionActor
 from actors.errors import Refused
 from actors.limits import Ingress, Limits, Upstream
-from actors.messages import Ack, Error, Speech, Start, Transcript
+from actors.messages import Ack, Error, Speech, Transcript
 from tests.actors.node import Node, order, running
 from tests.autojump import settle
 from tests.fakes import FakeTransport

@@ -50,7 +50,7 @@ async def test_publishes_and_deliveries_are_counted() -> None:
         assert counted.publishes == {"message": 2, "final": 1, "partial": 1}
         assert counted.deliveries == 2 * 3
         assert counted.delivered_bytes > 0
-        assert (counted.history_events, counted.history_bytes) == (3, node.backplane.bytes)
+        assert (counted.history_events, counted.history_bytes) == (3, node.backplane.stock.bytes)
 
 
 async def test_channels_are_counted_while_they_hold_something_and_after() -> None:
@@ -68,7 +68,7 @@ async def test_channels_are_counted_while_they_hold_something_and_after() -> Non
 
         counted = node.manager.statistics()
         size = slow.egress.statistics().bytes
-        assert 3 * 80 < size < node.backplane.bytes
+        assert 3 * 80 < size < node.backplane.stock.bytes
         assert counted.channels["egress"] == ChannelStatistics(
             depth=3, bytes=size, peak=3, capacity=6
         )

@@ -12,26 +12,19 @@ from hypothesis import strategies as st
 from websockets.frames import Frame as WebSocketFrame
 from websockets.streams import StreamReader
 
+from actors.commands import AnyCommand, Join, Leave, Ping, Publish, Refresh, Start, Stop
 from actors.errors import Refused
 from actors.messages import (
     Ack,
-    AnyCommand,
     AnyEvent,
     Closing,
     Error,
     Gap,
     Hello,
-    Join,
     Joined,
-    Leave,
     Message,
-    Ping,
-    Publish,
-    Refresh,
     Speaker,
     Speech,
-    Start,
-    Stop,
     Transcript,
     Word,
 )

@@ -10,6 +10,8 @@ import msgspec
 from server.settings import Settings
 from tests.tokens import NEXT_OPERATOR, OPERATOR, OTHER_SECRET, mint, tenant
 
+UNBOUNDED = {"arrivals": {"per_address": 0, "per_node": 0, "failures_per_address": 0}}
+"""Limits under which tests may bring as many wrong tokens as they like."""
 TABLE = {**tenant(), **tenant("other", OTHER_SECRET)}
 KEYS = [OPERATOR, NEXT_OPERATOR]
 
@@ -17,7 +19,7 @@ KEYS = [OPERATOR, NEXT_OPERATOR]
 def settings_of(**changes: Any) -> Settings:
     """Return settings with two tenants, an operator, and the echo engine alone."""
     usual = {"engines": {"enabled": ["echo"]}, "tenants": TABLE, "operator": {"keys": KEYS}}
-    return msgspec.convert({**usual, **changes}, Settings)
+    return msgspec.convert({**usual, "limits": UNBOUNDED, **changes}, Settings)
 
 
 def token_of(tenant: str = "acme", **changes: Any) -> str:

@@ -31,7 +31,7 @@ Place = Literal["usual", "query", "ticket"]
 Rooms = list[dict[str, Any]]
 ROOM = "a"
 """The room that every surface asks for."""
-EXPIRED = "unauthorized"
+EXPIRED = "token_expired"
 """The code by which a token that has expired is refused."""
 STATUS = {"unauthorized": 401, "token_expired": 401, "forbidden": 403, "bad_message": 400}
 UNBOUNDED = {
@@ -90,6 +90,7 @@ HTTP: tuple[Surface, ...] = (
     http("GET /v1/rooms", "admin", "any room"),
     http("GET /v1/rooms/{room}", "admin"),
     http("POST /v1/rooms/{room}/unsubscribe", "admin", body={"subject": "nobody"}),
+    http("GET /v1/rooms/{room}/presence", "presence"),
     http("GET /v1/connections", "admin", "all rooms"),
     http("DELETE /v1/connections/{id}", "admin", "all rooms", allowed="404 not_found"),
     http(

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from fastapi import FastAPI
 
-from actors.messages import AnyCommand
+from actors.commands import AnyCommand
 from actors.principal import CAPABILITIES
 from server.app import create_app
 from server.http import HardenedHttp

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
+from actors.commands import Flush, Start, Stop
 from actors.errors import (
     IDLE,
     NORMAL,
@@ -18,7 +19,7 @@ from actors.errors import (
     Refused,
     ending,
 )
-from actors.messages import Ack, Error, Flush, Start, Stop
+from actors.messages import Ack, Error
 from server.fronts.deepgram import FLUSHES, DeepgramTranslator
 from server.fronts.deepgram_query import read_listen
 from server.fronts.translator import Touch

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given
 
+from actors.commands import Start, Stop
 from actors.errors import (
     IDLE,
     NORMAL,
@@ -18,7 +19,7 @@ from actors.errors import (
     Refused,
     ending,
 )
-from actors.messages import Error, Speech, Start, Stop
+from actors.messages import Error, Speech
 from server.fronts.revai import RevaiTranslator, ending_of, read_stream
 from tests.server.fronts import (
     HELLO,

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 
+from actors.commands import Flush, Start, Stop
 from actors.errors import IDLE, NORMAL, RESTART, Close, Refused
-from actors.messages import Ack, Error, Flush, Start, Stop
+from actors.messages import Ack, Error
 from server.fronts.translator import Drained
 from server.fronts.vosk import FINALS, VoskTranslator, read_vosk
 from tests.server.fronts import (

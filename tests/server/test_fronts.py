@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from starlette.websockets import WebSocket
 
+from actors.commands import Start
 from actors.errors import Close, Refused
-from actors.messages import Start
 from server.fronts.containers import container_of
 from server.fronts.credential import Place, credential
 from server.fronts.opening import SNIFF, Opening

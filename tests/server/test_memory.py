@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from actors.errors import Refused
 from actors.limits import History
 from actors.log import Position
+from actors.quota import Quotas
 from server.backplanes.memory import MemoryBackplane
 from server.backplanes.once import KEEP
 from tests.autojump import virtual_time
@@ -165,7 +166,73 @@ async def test_a_recovery_lets_go_of_what_is_too_old_first() -> None:
     recovery = await plane.recover("t/a", Position(place.epoch, 0), 0)
     assert recovery.missing is not None
     assert recovery.missing.reason == "expired"
-    assert (plane.events, plane.bytes) == (0, 0)
+    assert (plane.stock.events, plane.stock.bytes) == (0, 0)
+
+
+async def test_a_room_too_many_of_a_tenant_takes_the_place_of_its_idlest() -> None:
+    clock = HandClock()
+    plane = MemoryBackplane(LIMITS, 10, clock)
+    plane.quotas_of = lambda tenant: Quotas(history_rooms=2)
+    await plane.publish("u/a", say(1))
+    for key in ("t/a", "t/b"):
+        clock.now += 1
+        await plane.publish(key, say(1))
+
+    await plane.subscribe("t/a")
+    await plane.publish("t/c", say(1))
+    assert await plane.rooms("t") == ["t/a", "t/c"]
+    assert await plane.rooms("u") == ["u/a"]
+    await plane.subscribe("t/c")
+    with pytest.raises(Refused) as refusal:
+        await plane.publish("t/d", say(1))
+
+    quota = "tenants.t.quotas.history_rooms"
+    assert (refusal.value.code, refusal.value.setting) == ("quota_exceeded", quota)
+    assert plane.stock.evicted == 1
+
+
+async def test_bytes_too_many_of_a_tenant_take_the_history_of_its_quietest_room() -> None:
+    clock = HandClock()
+    plane = MemoryBackplane(LIMITS, 10, clock)
+    plane.quotas_of = lambda tenant: Quotas(history_bytes=900)
+    await plane.subscribe("t/a")
+    for key in ("u/a", "t/a", "t/b", "t/b"):
+        place = await plane.publish(key, say("x" * 50))
+
+    before = plane.stock.bytes
+    assert 800 < before < 1200  # three of this tenant fit, a fourth does not
+    await plane.publish("t/b", say("x" * 50))
+    recoveries = [await plane.recover(key, None, 10) for key in ("u/a", "t/a", "t/b")]
+    assert [len(each.frames) for each in recoveries] == [1, 0, 3]
+    assert recoveries[1].top.offset == 1
+    assert plane.stock.evicted == 1
+    missed = await plane.recover("t/a", Position(recoveries[1].top.epoch, 0), 0)
+    assert missed.missing is not None
+    assert missed.missing.reason == "expired"
+    await plane.publish("t/b", say("x" * 50))
+    recovery = await plane.recover("t/b", Position(place.epoch, 1), 10)
+    assert [each.offset for each in recovery.frames] == [2, 3, 4]
+    assert plane.stock.evicted == 2
+
+
+async def test_a_tenant_has_limits_of_its_own_and_others_the_next_second() -> None:
+    clock = HandClock()
+    plane = MemoryBackplane(LIMITS, 10, clock)
+    histories = {"t": History(age=5), "u": History(age=50)}
+    plane.history_of = lambda tenant: histories[tenant]
+    for key in ("t/a", "u/a"):
+        await plane.publish(key, say(1))
+
+    clock.now = 6
+    plane.sweep(clock.now)
+    assert (await plane.rooms("t"), await plane.rooms("u")) == ([], ["u/a"])
+    for _ in range(3):
+        await plane.publish("u/a", say(1))
+
+    histories["u"] = History(messages=2)
+    plane.sweep(clock.now)
+    await plane.publish("u/a", say(1))
+    assert len((await plane.recover("u/a", None, 10)).frames) == 2
 
 
 async def test_ending_a_subscription_that_never_was_changes_nothing() -> None:
@@ -178,10 +245,10 @@ async def test_what_the_node_says_to_itself_is_not_counted_as_history() -> None:
     clock = HandClock()
     plane = MemoryBackplane(LIMITS, 10, clock)
     await plane.publish("~probe", say(None))
-    assert (plane.events, plane.bytes) == (0, 0)
+    assert (plane.stock.events, plane.stock.bytes) == (0, 0)
     clock.now = 11
     plane.sweep(clock.now)
-    assert (plane.events, plane.bytes, len(plane)) == (0, 0, 0)
+    assert (plane.stock.events, plane.stock.bytes, len(plane)) == (0, 0, 0)
 
 
 @given(
@@ -211,12 +278,13 @@ async def test_it_counts_what_it_keeps(script: list[tuple[str, str, int]]) -> No
             case _:
                 plane.sweep(clock.now)
 
-        logs = plane._logs
-        assert plane.events == sum(map(len, logs.values()))
-        assert plane.bytes == sum(log.bytes for log in logs.values())
+        logs = {key: log for each in plane._shelves.values() for key, log in each.logs.items()}
+        assert plane.stock.events == sum(map(len, logs.values()))
+        assert plane.stock.bytes == sum(log.bytes for log in logs.values())
         listed = [room for tenant in ("t", "u") for room in await plane.rooms(tenant)]
         assert sorted(listed) == sorted(logs)
-        assert set(plane._idle) == set(logs) - plane._wanted
+        idle = {key for each in plane._shelves.values() for key in each._idle}
+        assert idle == set(logs) - plane._wanted
 
     clock.now += 100
     for key in ("t/a", "t/b", "u/a"):
@@ -224,5 +292,5 @@ async def test_it_counts_what_it_keeps(script: list[tuple[str, str, int]]) -> No
 
     clock.now += 100
     plane.sweep(clock.now)
-    assert (plane._logs, plane._by_tenant, len(plane._idle)) == ({}, {}, 0)
-    assert (plane.events, plane.bytes, plane._wanted) == (0, 0, set())
+    assert (plane._shelves, plane._wanted) == ({}, set())
+    assert (plane.stock.rooms, plane.stock.events, plane.stock.bytes) == (0, 0, 0)

@@ -160,10 +160,10 @@ async def test_deepgram_is_kept_alive_while_no_audio_flows(
     deep: DeepgramDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote_stream, "KEEPALIVE", 0.05)
-    deep.idle_within = 0.2
+    deep.idle_within = 1.0
     async with deepgram(Deepgram(url=deep.url, key=deep.secret)).open(SPEC) as stream:
         await stream.send(frames(numbered(1, 1))[0])
-        await until(deep, lambda: len(deep.connections[0].texts) >= 6)
+        await until(deep, lambda: len(deep.connections[0].texts) >= 24)
         assert {json.loads(text)["type"] for text in deep.connections[0].texts} == {"KeepAlive"}
         assert numbers(finals(await converse(stream, frames(numbered(2, 9))))) == [*range(1, 10)]
 
@@ -172,9 +172,9 @@ async def test_deepgram_waits_for_a_speaker_who_is_late_and_times_are_as_if_not(
     deep: DeepgramDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote_stream, "KEEPALIVE", 0.05)
-    deep.idle_within = 0.2
+    deep.idle_within = 1.0
     async with deepgram(Deepgram(url=deep.url, key=deep.secret)).open(SPEC) as stream:
-        await until(deep, lambda: len(deep.connections[0].texts) >= 6)
+        await until(deep, lambda: len(deep.connections[0].texts) >= 24)
         assert bytes(deep.connections[0].audio) == bytes(640)
         found = await converse(stream, frames(numbered(1, 10)))
         assert found[-1].start == 0

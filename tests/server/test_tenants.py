@@ -59,6 +59,39 @@ def test_tenants_come_from_the_settings_and_from_files(tmp_path: Path) -> None:
         assert tenants[name].find("other") is None
 
 
+def test_a_tenant_has_the_limits_of_the_node_but_for_its_own(tmp_path: Path) -> None:
+    directory = tmp_path / "tenants"
+    directory.mkdir()
+    own = "[limits.history]\nage = 60.0\n[limits.upstream]\npolicy = 'block'\n"
+    (directory / "b.toml").write_text(f"presence = ['m-*']\n{GOOD}{own}")
+    settings = load_text(
+        tmp_path,
+        f"tenants_directory = '{directory}'\n"
+        "[limits.history]\nmessages = 7\nreplay = 5\n[limits.upstream]\npolicy = 'drop_oldest'\n"
+        f"[tenants.a]\nkeys.k.secret = '{SECRET}'\n[tenants.a.limits.history]\nbytes = 9000\n",
+    )
+    tenants = Tenants(settings)
+    a, b, other = (tenants.limits(name) for name in ("a", "b", "dev"))
+    assert (a.history.messages, a.history.bytes, a.history.age, a.history.replay) == (
+        7,
+        9000,
+        600,
+        5,
+    )
+    assert (b.history.messages, b.history.age, b.history.replay) == (7, 60, 5)
+    assert [each.upstream.policy for each in (a, b, other)] == [
+        "drop_oldest",
+        "block",
+        "drop_oldest",
+    ]
+    assert other == settings.limits
+    rooms = [("a", "x"), ("b", "x"), ("b", "m-1"), ("dev", "x")]
+    assert [tenants.keeps_presence(*each) for each in rooms] == [True, False, True, True]
+    (directory / "b.toml").write_text(f"{GOOD}[limits.history]\nage = 30.0\n")
+    tenants.take(tenants.read())
+    assert (tenants.limits("b").history.age, tenants.keeps_presence("b", "x")) == (30, True)
+
+
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
 def test_what_a_public_key_is_decides_its_algorithm(tmp_path: Path, algorithm: str) -> None:
     file = tmp_path / "key.pem"
@@ -91,6 +124,10 @@ def test_what_a_public_key_is_decides_its_algorithm(tmp_path: Path, algorithm: s
         (tenant("a")["a"] | {"origins": ["https://a.example:443"]}, "is no origin"),
         (tenant("a")["a"] | {"origins": ["https://A.example"]}, "is no origin"),
         (tenant("a")["a"] | {"engines": ["revai"]}, "tenants.a.engines: revai is not in"),
+        (tenant("a")["a"] | {"presence": ["a/*"]}, "tenants.a.presence[0]"),
+        (tenant("a")["a"] | {"limits": {"history": {"age": 0}}}, "tenants.a.limits.history.age"),
+        (tenant("a")["a"] | {"limits": {"histori": {}}}, "tenants.a.limits.histori"),
+        (tenant("a")["a"] | {"limits": 5}, "tenants.a.limits must be"),
         (tenant("a")["a"] | {"engines": ["parrot"]}, "tenants.a.engines[0] must be one of"),
     ],
 )

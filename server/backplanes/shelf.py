@@ -1,0 +1,127 @@
+"""The rooms of one tenant on a node, within what the tenant may keep."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+
+from actors.errors import Refused
+from actors.limits import History
+from actors.log import RoomLog, Stock
+from actors.quota import Quotas
+from actors.wire import Frame
+
+
+class Shelf:
+    """Rooms by key. Where they are too many, the quietest go first. Time is an argument."""
+
+    def __init__(self, tenant: str, history: History, quotas: Quotas, stock: Stock) -> None:
+        self.tenant, self._history, self._quotas = tenant, history, quotas
+        self._stock = stock
+        self.logs: dict[str, RoomLog] = {}
+        self._spoken: OrderedDict[str, None] = OrderedDict()
+        """Rooms that have a history, the one that was published to last at the end."""
+        self._idle: OrderedDict[str, float] = OrderedDict()
+        """Rooms that nobody is in, with when each was used last, which is their order."""
+        self.bytes = 0
+        """Encoded bytes of the events kept."""
+
+    def __len__(self) -> int:
+        """Rooms."""
+        return len(self.logs)
+
+    def adopt(self, history: History, quotas: Quotas) -> None:
+        """Go by other limits from here on."""
+        if history is not self._history:
+            for log in self.logs.values():
+                log.limits = history
+
+        self._history, self._quotas = history, quotas
+
+    def open(self, key: str, now: float) -> RoomLog:
+        """Make a room; if the tenant has its number, in the place of the idlest. Raises Refused."""
+        most = self._quotas.history_rooms
+        if 0 < most <= len(self.logs):
+            if not self._idle:
+                message = f"the tenant's quota history_rooms is {most}"
+                setting = f"tenants.{self.tenant}.quotas.history_rooms"
+                raise Refused("quota_exceeded", message, "room", setting)
+
+            idlest = next(iter(self._idle))
+            self._stock.evicted += len(self.logs[idlest])
+            self._forget(idlest)
+
+        log = self.logs[key] = RoomLog(secrets.token_urlsafe(6), self._history)
+        self._idle[key] = now
+        self._stock.rooms += 1
+        return log
+
+    def append(self, key: str, log: RoomLog, frame: Frame, now: float) -> None:
+        """Keep the next event of a room; while the bytes are too many, let go of the quietest."""
+        held, size = len(log), log.bytes
+        log.append(frame, now)
+        self._count(log, held, size)
+        if key in self._spoken:
+            self._spoken.move_to_end(key)
+        else:
+            self._spoken[key] = None
+
+        if key in self._idle:
+            self._idle[key] = now
+            self._idle.move_to_end(key)
+
+        while 0 < self._quotas.history_bytes < self.bytes:
+            self._evict(next(iter(self._spoken)))
+
+    def expire(self, key: str, log: RoomLog, now: float) -> None:
+        """Let go of what is too old in a room."""
+        held, size = len(log), log.bytes
+        log.expire(now)
+        self._count(log, held, size)
+        if not log:
+            self._spoken.pop(key, None)
+
+    def subscribe(self, key: str) -> None:
+        """Somebody is in a room from here on."""
+        self._idle.pop(key, None)
+
+    def unsubscribe(self, key: str, now: float) -> None:
+        """Nobody is in a room any more."""
+        if key in self.logs:
+            self._idle[key] = now
+            self._idle.move_to_end(key)
+
+    def sweep(self, now: float) -> None:
+        """Forget the rooms that nobody is in whose newest event is too old."""
+        while self._idle:
+            key, since = next(iter(self._idle.items()))
+            if now - since <= self._history.age:
+                return
+
+            self._forget(key)
+
+    def _evict(self, key: str) -> None:
+        """Let go of the history of the quietest room, in the only one left of the oldest event."""
+        log = self.logs[key]
+        held, size = len(log), log.bytes
+        log.shrink(1 if len(self._spoken) == 1 else held)
+        self._stock.evicted += held - len(log)
+        self._count(log, held, size)
+        if not log:
+            del self._spoken[key]
+
+    def _forget(self, key: str) -> None:
+        """Forget a room, and its epoch with it."""
+        log = self.logs.pop(key)
+        del self._idle[key]
+        self._spoken.pop(key, None)
+        self._stock.rooms -= 1
+        self._stock.events -= len(log)
+        self._stock.bytes -= log.bytes
+        self.bytes -= log.bytes
+
+    def _count(self, log: RoomLog, held: int, size: int) -> None:
+        grown, stock = log.bytes - size, self._stock
+        self.bytes += grown
+        stock.bytes += grown
+        stock.events += len(log) - held
