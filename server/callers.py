@@ -23,7 +23,7 @@ def caller_of(node: Node, request: Request) -> Principal:
     Raises Refused: a token of one tenant is told nothing of another.
     """
     named = set(request.query_params.getlist("tenant")) if request.url.query else set()
-    if node.gate.operates(request.scope):
+    if node.operates(request.scope):
         return _operator_for(node, request, named)
 
     principal = node.authenticate(request.scope)
@@ -35,7 +35,7 @@ def caller_of(node: Node, request: Request) -> Principal:
 
 def require_operator(node: Node, request: Request) -> None:
     """Raise Refused unless the operator asks; whose token is no good is told that first."""
-    if not node.gate.operates(request.scope):
+    if not node.operates(request.scope):
         node.authenticate(request.scope)
         raise Refused("forbidden", NOBODY_ELSE)
 

@@ -105,6 +105,17 @@ class Node:
 
             raise
 
+    def operates(self, scope: Scope) -> bool:
+        """Say whether the operator asks; of an address with too many wrong credentials nobody does.
+
+        Raises Refused for such an address.
+        """
+        if not self.gate.operates(scope):
+            return False
+
+        self.turnstile.check_failures(site_of(scope), self.manager.clock.monotonic())
+        return True
+
     def _admit(self, credentials: Credentials) -> Principal:
         """Say who comes with these. Raises Refused."""
         if credentials.token is None and credentials.ticket is not None:

@@ -27,7 +27,7 @@ from tests.tokens import (
 
 Kind = Literal["http", "socket", "command", "refresh", "deepgram", "revai", "vosk"]
 Where = Literal["the room", "any room", "all rooms"]
-Place = Literal["usual", "query", "ticket"]
+Place = Literal["usual", "query", "ticket", "message"]
 Rooms = list[dict[str, Any]]
 ROOM = "a"
 """The room that every surface asks for."""
@@ -42,6 +42,7 @@ UNBOUNDED = {
 }
 SETTINGS: dict[str, Any] = {
     "engines": {"enabled": ["echo"]},
+    "limits": {"arrivals": {"per_address": 0, "per_node": 0, "failures_per_address": 0}},
     "operator": {"keys": [OPERATOR, NEXT_OPERATOR]},
     "tenants": {
         **tenant(quotas=UNBOUNDED),
@@ -260,6 +261,10 @@ BAD: dict[str, Credential] = {
     "a revoked id": Credential(lambda rooms: good(rooms, jti="revoked")),
     "the operator's key in a query": Credential(lambda rooms: OPERATOR, place="query"),
 }
+NATIVE = ("socket", "command")
+"""The kinds of surface that take a token in the first message."""
+CODES = {"unauthorized": "4501", "token_expired": "4004", "forbidden": "4502"}
+"""How a connection ends whose first message is refused."""
 TICKETS = ("socket", "command", "vosk")
 """The kinds of surface that take a ticket."""
 REVOKED = (("subject", "revoked"), ("token", "revoked"))
@@ -283,6 +288,12 @@ def expected_with_ticket(surface: Surface, rooms: Rooms) -> str:
         return expected(surface, rooms)
 
     return refusal(surface, "unauthorized")
+
+
+def expected_of_message(surface: Surface, rooms: Rooms) -> str:
+    """Say what a good token in the first message is answered."""
+    answer = expected(surface, rooms)
+    return CODES["forbidden"] if answer.startswith("403") else answer
 
 
 def expected_of_operator(surface: Surface, named: bool) -> str:

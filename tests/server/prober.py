@@ -107,6 +107,11 @@ class Prober:
     ) -> Answer:
         try:
             async with self.connecting(surface, token, place) as socket:
+                if place == "message":
+                    await socket.send(
+                        msgspec.json.encode({"type": "auth", "token": token}).decode()
+                    )
+
                 return await look_around(surface, socket, said)
         except InvalidStatus as refused:
             body = (refused.response.body or b"").decode()
@@ -169,6 +174,9 @@ def _credential(surface: Surface, token: str | None, place: Place) -> tuple[str,
 
     if token is None:
         return surface.query, {}
+
+    if place == "message":
+        return f"auth=message&{surface.query}", {}
 
     if parameter is not None:
         return f"{parameter}={token}&{surface.query}", {}

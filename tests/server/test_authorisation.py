@@ -33,6 +33,7 @@ CONNECTING = [each for each in table.SURFACES if each.kind != "refresh"]
 """Surfaces to which one comes with what one has."""
 USUAL: table.Place = "usual"
 TICKET: table.Place = "ticket"
+MESSAGE: table.Place = "message"
 MESSAGES = f"POST /v1/rooms/{table.ROOM}/messages"
 PROTOCOLS = {"lean": LeanWebSocket, "stock": HardenedWebSocket}
 
@@ -119,6 +120,23 @@ async def test_no_bad_credential_opens_a_surface_whatever_it_would_allow(prober:
             wanted = table.turned_away(surface, credential)
             if answer.outcome != wanted or "canary" in answer.text:
                 wrong[surface.name, name] = (answer, wanted)
+
+    assert wrong == {}
+
+
+async def test_a_token_in_the_first_message_opens_what_it_opens_anywhere(prober: Prober) -> None:
+    wrong: dict[object, object] = {}
+    for surface in [each for each in table.SURFACES if each.kind in table.NATIVE]:
+        for capability, pattern in product(CAPABILITIES, ("*", "b*")):
+            rooms = rights(capability, pattern=pattern)
+            got = (await prober.attempt(surface, good(rooms), MESSAGE)).outcome
+            if got != (wanted := table.expected_of_message(surface, rooms)):
+                wrong[surface.name, capability, pattern] = (got, wanted)
+
+        for name, credential in table.BAD.items():
+            got = (await prober.attempt(surface, credential.make(ALL) or "", MESSAGE)).outcome
+            if got != (wanted := table.CODES[credential.outcome]):
+                wrong[surface.name, name, ""] = (got, wanted)
 
     assert wrong == {}
 

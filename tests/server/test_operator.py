@@ -213,3 +213,16 @@ def test_a_key_is_never_shown() -> None:
     gate = create_app(settings_of()).state.node.gate
     for text in (repr(settings), str(shown), repr(gate), repr(settings.operator)):
         assert "canary" not in text
+
+
+async def test_no_key_is_looked_at_from_where_too_many_wrong_ones_came() -> None:
+    app = create_app(settings_of(limits={}))
+    node = app.state.node
+    for _ in range(1000):
+        node.turnstile.failed("127.0.0.1", node.manager.clock.monotonic())
+
+    async with hosted(app) as port, httpx2.AsyncClient() as http:
+        for key in (OPERATOR, OPERATOR.upper()):
+            asking = Caller(http, f"127.0.0.1:{port}", key)
+            answer = await asking.ask("GET", "/v1/usage?tenant=acme")
+            assert (answer.status_code, answer.json()["code"]) == (429, "rate_limited")
