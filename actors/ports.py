@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from actors.errors import Close
-from actors.log import Position, Recovery, Stock
+from actors.log import Position, Recovery, Remembered, Stock
 from actors.messages import AudioFrame, AudioSpec, Recognition, RoomEvent
 from actors.principal import Principal
 from actors.wire import Burst, Codec, Frame
@@ -157,6 +157,9 @@ class Backplane(Protocol):
 
     async def rooms(self, tenant: str) -> list[str]:
         """List the tenant's rooms that have a listener or a history, by key, in any order."""
+
+    async def remembered(self, tenant: str) -> Remembered:
+        """Count what the rooms of a tenant remember."""
 
     async def run(self, deliver: Callable[[str, Frame], None], ready: Callable[[], None]) -> None:
         """Deliver until cancelled; call `ready` once publishes are possible."""

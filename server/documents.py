@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from actors.log import Remembered
 from actors.messages import Label
 from actors.meter import Usage
 from actors.microphone import Kind
@@ -202,6 +203,8 @@ class Used(Document, frozen=True):
     since: float
     """Unix seconds from which on everything is counted."""
     usage: Usage
+    history: Remembered
+    """What its rooms remember now."""
     quotas: Quotas
 
 

@@ -141,6 +141,9 @@ async def tenants_see_their_own_rooms(plane: Backplane, heard: Heard) -> None:
     await plane.publish("tt/c", say(1))
     assert sorted(await plane.rooms("t")) == ["t/a", "t/b"]
     assert await plane.rooms("nobody") == []
+    counted = await plane.remembered("t")
+    assert (counted.rooms, counted.events, counted.bytes > 0) == (2, 1, True)
+    assert (await plane.remembered("nobody")).rooms == 0
 
 
 async def a_refused_event_uses_no_offset(plane: Backplane, heard: Heard) -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 from actors.errors import Refused
 from actors.limits import History
-from actors.log import Position, Recovery, Repeated, RoomLog, Stock
+from actors.log import Position, Recovery, Remembered, Repeated, RoomLog, Stock
 from actors.messages import RoomEvent
 from actors.ports import Clock
 from actors.quota import UNLIMITED, Quotas
@@ -104,6 +104,14 @@ class MemoryBackplane:
         """List the tenant's rooms by key, in no order."""
         shelf = self._shelves.get(tenant)
         return [] if shelf is None else list(shelf.logs)
+
+    async def remembered(self, tenant: str) -> Remembered:
+        """Count what the rooms of a tenant remember."""
+        shelf = self._shelves.get(tenant)
+        if shelf is None:
+            return Remembered(0, 0, 0)
+
+        return Remembered(len(shelf), shelf.events, shelf.bytes)
 
     async def run(self, deliver: Callable[[str, Frame], None], ready: Callable[[], None]) -> None:
         """Deliver to this function until cancelled."""

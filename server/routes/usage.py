@@ -20,17 +20,18 @@ def add_usage(app: FastAPI, node: Node) -> None:
     """Add GET /v1/usage and GET /v1/tenants."""
     manager, since = node.manager, node.manager.clock.wall()
 
-    def used(tenant: str) -> Used:
+    async def used(tenant: str) -> Used:
         meter = manager.meters.look(tenant)
         usage, quotas = meter.usage(manager.clock.monotonic()), meter.quotas
-        return Used(tenant=tenant, since=since, usage=usage, quotas=quotas)
+        history = await manager.backplane.remembered(tenant)
+        return Used(tenant=tenant, since=since, usage=usage, history=history, quotas=quotas)
 
     @app.get("/v1/usage", operation_id="usage", **described(Used))
     async def usage(request: Request) -> Response:
         """Count what the tenant uses of this node, beside its quotas."""
         principal = caller_of(node, request)
         principal.require_somewhere("admin")
-        return reply(used(principal.tenant))
+        return reply(await used(principal.tenant))
 
     @app.get(
         "/v1/tenants", operation_id="tenants", **described_for_operator(TenantPage, parameters=PAGE)
@@ -44,4 +45,4 @@ def add_usage(app: FastAPI, node: Node) -> None:
         listed = wanted[: page.limit]
         more = len(wanted) > page.limit
         following = listed[-1] if more else UNSET
-        return reply(TenantPage(tenants=[used(name) for name in listed], next=following))
+        return reply(TenantPage(tenants=[await used(name) for name in listed], next=following))
