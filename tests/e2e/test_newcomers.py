@@ -13,7 +13,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.e2e.clients import client
-from tests.e2e.test_abuse import TEXT, masked
+from tests.e2e.test_abuse import PING, TEXT, masked
 from tests.e2e.test_handshake import BINARY, Peer, head
 from tests.e2e.test_tenants import TenantServer
 from tests.protocols import PROTOCOLS
@@ -27,6 +27,7 @@ TENANTS = msgspec.json.encode(
     | tenant("small", SECRET, quotas={"connections": 1})
 ).decode()
 Start = Callable[..., TenantServer]
+PONG = 10
 CONNECT = "/v1/connect?auth=message"
 LISTEN, SPEAK = "/v1/rooms/a/listen?auth=message", "/v1/rooms/a/speak?x=1&auth=message&engine=echo"
 SILENCE = bytes(6400)
@@ -109,6 +110,12 @@ def test_what_comes_in_the_segment_of_the_token_is_not_lost(server: TenantServer
         assert peer.ask(opening + b"".join(frames)) == 101
         ended = events_until(peer, lambda event: event.get("state") == "ended")
         assert ended["received"] == 6400
+
+    with Peer(server) as peer:
+        opening = head("GET", f"GET {CONNECT} HTTP/1.1")
+        assert peer.ask(opening + masked(PING, b"?") + text(type="auth", token=mint())) == 101
+        assert peer.frame() == (PONG, b"?")
+        assert peer.frame()[0] == TEXT
 
     with Peer(server) as peer:
         assert peer.ask(head("GET", f"GET {CONNECT} HTTP/1.1")) == 101
