@@ -18,7 +18,7 @@ REFUSALS = {
     404: "There is no such thing in the tenant of the token.",
     413: "The body is too big.",
     422: "A limit of the tenant is reached.",
-    429: "The node, or the tenant, has no place for more.",
+    429: "Too much or too fast: for the node, the tenant, or the address; come back.",
     503: "Not now; come back.",
 }
 PAGE: list[dict[str, Any]] = [
@@ -68,7 +68,7 @@ def described(
     if body is not None:
         extra["requestBody"] = {"required": True, "content": _json(body)}
 
-    responses = refusals(401, 403, *statuses)
+    responses = refusals(401, 403, 429, *statuses)
     if answer is not None:
         responses[200] = {"description": _first_line(answer), "content": _json(answer)}
 
