@@ -18,7 +18,7 @@ REFUSALS = {
     404: "There is no such thing in the tenant, or no such tenant.",
     413: "The body is too big.",
     422: "A limit of the tenant is reached.",
-    429: "The node, or the tenant, has no place for more.",
+    429: "Too much or too fast: for the node, the tenant, or the address; come back.",
     503: "Not now; come back.",
 }
 PAGE: list[dict[str, Any]] = [
@@ -79,7 +79,7 @@ def described(
     if body is not None:
         extra["requestBody"] = {"required": True, "content": _json(body)}
 
-    responses = refusals(*{400, 401, 403, 404, *statuses})
+    responses = refusals(*{400, 401, 403, 404, 429, *statuses})
     if answer is not None:
         responses[200] = {"description": _first_line(answer), "content": _json(answer)}
 
@@ -92,7 +92,7 @@ def described_for_operator(
     """Return what FastAPI is told of a route of no tenant, which takes the operator's key alone."""
     extra = {"security": [{"operator": []}], "parameters": parameters}
     answers = {200: {"description": _first_line(answer), "content": _json(answer)}}
-    return {"responses": refusals(400, 401, 403) | answers, "openapi_extra": extra}
+    return {"responses": refusals(400, 401, 403, 429) | answers, "openapi_extra": extra}
 
 
 def add_openapi(app: FastAPI) -> None:
