@@ -16,7 +16,8 @@ HEAVY := conformance-limits conformance-deflate
 PEERS := gcc:gcc,libc6-dev nginx:nginx-light,libnginx-mod-nchan mosquitto:mosquitto \
 	nats-server:nats-server npm:nodejs,npm
 
-.PHONY: demo test check unit e2e resilience browser fuzz bench bench-peers bench-relay conformance \
+.PHONY: demo test check unit e2e resilience browser fuzz bench bench-peers bench-relay \
+	bench-neighbours conformance \
 	$(HEAVY) setup clean help
 
 help:
@@ -30,6 +31,7 @@ help:
 	@echo "make conformance-limits   its cases of big messages (a minute)"
 	@echo "make conformance-deflate  its cases of compression (an hour)"
 	@echo "make bench-relay  measure relaying to a speech engine, into benchmarks/RESULTS.md"
+	@echo "make bench-neighbours  measure what one tenant notices of another (three minutes)"
 	@echo "make bench-peers  measure beside other servers, and write benchmarks/RESULTS.md"
 
 demo: .stamps/python .stamps/speech
@@ -70,6 +72,9 @@ bench-peers: .stamps/python .stamps/peers
 
 bench-relay: .stamps/python
 	@$(BIN)/python -m benchmarks.relay $(ARGS)
+
+bench-neighbours: .stamps/python
+	@$(BIN)/python -m benchmarks.neighbours $(ARGS)
 
 setup: .stamps/python .stamps/speech .stamps/tools
 

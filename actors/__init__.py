@@ -1,8 +1,8 @@
 """The engine of Roomcast: actors, rooms and fan-out, on anyio and msgspec alone.
 
-Reading order is dependency order: errors, limits, quota, principal, meter, expiry, revocation,
-messages, commands, refusals, statistics, wire, lifecycle, mailbox, channel, timeline, log, rooms,
-ports, catalog, redial, replay, progress, intake, roles, line, speech, microphone, connection,
-presence, fanout, membership, upkeep, population, access, publisher, census, manager. A module
-imports only from those before it.
+Reading order is dependency order: errors, limits, quota, pace, principal, meter, expiry,
+revocation, messages, commands, refusals, statistics, wire, lifecycle, mailbox, channel, timeline,
+log, rooms, ports, catalog, redial, replay, progress, intake, roles, line, speech, microphone,
+connection, presence, fanout, membership, upkeep, population, access, publisher, census, manager. A
+module imports only from those before it.
 """

@@ -24,11 +24,12 @@ from actors.errors import (
 from actors.lifecycle import Lifecycle, State
 from actors.mailbox import Mailbox, Tally
 from actors.messages import Ack, AnyEvent
+from actors.meter import Meters
 from actors.microphone import Kind, Microphone, Studio
 from actors.ports import Transport
 from actors.principal import Principal
 from actors.refusals import Patience, error_of, goodbye
-from actors.wire import Burst, Frame, decode
+from actors.wire import Burst, Frame, decode, holds_audio
 
 log = logging.getLogger("roomcast.connection")
 
@@ -36,6 +37,7 @@ log = logging.getLogger("roomcast.connection")
 class Hub(Studio, Protocol):
     """What an actor needs of the node that it lives on."""
 
+    meters: Meters
     egress: Tally
     backlogged: set[ConnectionActor]
 
@@ -212,14 +214,19 @@ class ConnectionActor:
 
     async def _begin(self, command: AnyCommand) -> None:
         try:
-            await self._obey(command)
+            if await self._turn():
+                await self._obey(command)
         except Refused as refusal:
             self.refuse(refusal)
             raise SessionEnd(ending(refusal)) from None
 
     async def _act(self, data: str | bytes) -> None:
         self._check_size(data)
-        command = decode(data, self.transport.codec)
+        codec = self.transport.codec
+        if not (holds_audio(data, codec) or await self._turn()):
+            return
+
+        command = decode(data, codec)
         if isinstance(command, bytes):
             await self._speaking().hear(command)
         else:
@@ -248,6 +255,12 @@ class ConnectionActor:
         except Refused as refusal:
             refusal.id = command.id
             raise
+
+    async def _turn(self) -> bool:
+        """Wait while the tenant has had its quota of commands; return whether to go on then."""
+        commands = self._hub.meters.of(self.principal.tenant).commands
+        await commands.turn(self._hub.clock.monotonic, 1.0)
+        return self.open
 
     def _check_size(self, data: str | bytes) -> None:
         limits = self._hub.limits

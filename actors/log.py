@@ -16,7 +16,7 @@ import msgspec
 
 from actors.errors import Refused
 from actors.limits import History
-from actors.wire import Frame, frame_of
+from actors.wire import Frame, KeptFrame
 
 _POSITION = re.compile(r"([A-Za-z0-9_-]{1,64}):(0|[1-9][0-9]{0,15})")
 
@@ -72,16 +72,13 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
     """Monotonic seconds at which it came."""
     json: bytes
     msgpack: bytes
+    segment: str | None
+    """That of a final."""
 
     @property
     def size(self) -> int:
         """Bytes kept."""
         return len(self.json) + len(self.msgpack)
-
-    @property
-    def frame(self) -> Frame:
-        """The event again, with its encodings."""
-        return frame_of(self.json, self.msgpack)
 
 
 class Remembered(msgspec.Struct, frozen=True):
@@ -135,7 +132,7 @@ class RoomLog:
             raise ValueError(f"offset {frame.offset} does not follow {self.offset}")
 
         self.offset = frame.offset
-        kept = Kept(now, frame.json, frame.msgpack)
+        kept = Kept(now, frame.json, frame.msgpack, frame.segment)
         self._entries.append(kept)
         self.bytes += kept.size
         while len(self._entries) > self.limits.messages or self.bytes > self.limits.bytes:
@@ -155,16 +152,16 @@ class RoomLog:
 
     def newest(self, count: int) -> Recovery:
         """Return up to `count` of the newest events, within the bytes that one resume may take."""
-        frames: list[Frame] = []
+        entries: list[Kept] = []
         size = 0
         for kept in islice(reversed(self._entries), count):
             size += len(kept.json)
             if size > self.limits.replay_bytes:
                 break
 
-            frames.append(kept.frame)
+            entries.append(kept)
 
-        return Recovery(self.top, frames[::-1])
+        return self._recover(entries[::-1])
 
     def since(self, position: Position) -> Recovery:
         """Return everything after `position`, or what is missing; never a part."""
@@ -187,7 +184,16 @@ class RoomLog:
         if sum(len(kept.json) for kept in entries) > self.limits.replay_bytes:
             return self._gap(position.offset + 1, self.offset, "too_far")
 
-        return Recovery(self.top, [kept.frame for kept in entries])
+        return self._recover(entries)
+
+    def _recover(self, newest: Sequence[Kept]) -> Recovery:
+        """Return the newest entries as frames."""
+        first = self.offset - len(newest) + 1
+        frames = [
+            KeptFrame(kept.json, kept.msgpack, self.epoch, offset, kept.segment)
+            for offset, kept in enumerate(newest, first)
+        ]
+        return Recovery(self.top, frames)
 
     def _gap(
         self, first: int, last: int, reason: Literal["epoch_changed", "expired", "too_far", "ahead"]

@@ -7,7 +7,7 @@ recovered again, whatever it was replayed is not delivered twice.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
@@ -19,10 +19,13 @@ from actors.errors import FORBIDDEN, Refused
 from actors.fanout import Fanout, View
 from actors.limits import Limits
 from actors.log import Missing, Position, Recovery, parse_position
-from actors.messages import AnyEvent, Error, Gap, Joined
+from actors.messages import Error, Gap, Joined
 from actors.ports import Backplane, Clock
 from actors.refusals import lost
-from actors.wire import Burst
+from actors.wire import Burst, Frame
+
+PIECE = 65_536
+"""Bytes of JSON of a replay that are sent in one turn."""
 
 
 class Gate:
@@ -81,6 +84,9 @@ class Membership:
             )
 
         meter = self._fanout.meters.of(actor.principal.tenant)
+        if since is not None or command.history:
+            await meter.replays.turn(self._clock.monotonic)
+
         with meter.visit(key):
             async with self._gate(key):
                 meter.check_members(len(rooms.members(key)))
@@ -142,12 +148,43 @@ class Membership:
 
             recovery = await self._recover(key, since, command.history)
             if actor.open:
+                self._greet(actor, command, recovery)
+                recovery = await self._replay_apart(actor, key, recovery)
+
+            if actor.open:
                 top = recovery.top
                 view = View(command.partials, top.epoch, top.offset, command.presence)
                 self._fanout.join(actor, key, view)
-                self._greet(actor, command, recovery)
+                if command.presence:
+                    actor.tell(self._fanout.presence.watch(actor, key))
+
+                self._replay(actor, recovery.frames)
         finally:
             await self._release(key)
+
+    async def _replay_apart(self, actor: ConnectionActor, key: str, recovery: Recovery) -> Recovery:
+        """Send a long replay in pieces, between which others have their turns.
+
+        Returns what has come meanwhile, which is short enough to be sent at once.
+        """
+        while len(pieces := list(_pieces(recovery.frames))) > 1:
+            for piece in pieces:
+                if actor.open:
+                    self._replay(actor, piece)
+                    await anyio.lowlevel.checkpoint()
+
+            recovery = await self._recover(key, recovery.top, 0)
+            if actor.open:
+                self._tell_gap(actor, key.partition("/")[2], recovery)
+
+        return recovery
+
+    def _replay(self, actor: ConnectionActor, frames: Sequence[Frame]) -> None:
+        if frames:
+            burst = Burst(frames)
+            meter = self._fanout.meters.of(actor.principal.tenant)
+            meter.replays.spend(burst.size, self._clock.monotonic())
+            actor.send(burst)
 
     def _may_stay(self, actor: ConnectionActor, key: str, room: str) -> bool:
         watches = self._fanout.rooms.members(key)[actor].presence
@@ -174,35 +211,30 @@ class Membership:
 
     def _greet(self, actor: ConnectionActor, command: Join, recovery: Recovery) -> None:
         """Send `joined`, then the verdict on what was missed."""
-        top, missing = recovery.top, recovery.missing
-        events: list[AnyEvent] = [
+        top = recovery.top
+        actor.tell(
             Joined(
                 id=UNSET if command.id is None else command.id,
                 room=command.room,
                 epoch=top.epoch,
                 offset=top.offset,
-                recovered=UNSET if command.since is None else missing is None,
+                recovered=UNSET if command.since is None else recovery.missing is None,
             )
-        ]
+        )
+        self._tell_gap(actor, command.room, recovery)
+
+    def _tell_gap(self, actor: ConnectionActor, room: str, recovery: Recovery) -> None:
+        missing = recovery.missing
         if missing is not None:
-            events.append(
+            actor.tell(
                 Gap(
-                    room=command.room,
+                    room=room,
                     first=missing.first,
                     last=missing.last,
                     reason=missing.reason,
-                    epoch=top.epoch,
+                    epoch=recovery.top.epoch,
                 )
             )
-
-        if command.presence:
-            events.append(self._fanout.presence.watch(actor, actor.principal.key(command.room)))
-
-        for event in events:
-            actor.tell(event)
-
-        if recovery.frames:
-            actor.send(Burst(recovery.frames))
 
     @asynccontextmanager
     async def _gate(self, key: str) -> AsyncIterator[None]:
@@ -215,6 +247,19 @@ class Membership:
             gate.users -= 1
             if gate.users == 0:
                 del self._gates[key]
+
+
+def _pieces(frames: Sequence[Frame]) -> Iterator[Sequence[Frame]]:
+    """Cut a replay where a piece is large enough."""
+    begin = size = 0
+    for end, frame in enumerate(frames, 1):
+        size += len(frame.json)
+        if size >= PIECE:
+            yield frames[begin:end]
+            begin, size = end, 0
+
+    if begin < len(frames):
+        yield frames[begin:]
 
 
 def _join_missing(first: Missing | None, later: Missing | None) -> Missing | None:

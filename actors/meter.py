@@ -16,8 +16,9 @@ from typing import Protocol
 import msgspec
 
 from actors.errors import Refused
+from actors.pace import Pace
 from actors.principal import Principal
-from actors.quota import UNLIMITED, Bucket, Quotas
+from actors.quota import UNLIMITED, Bucket, Quotas, renew
 
 RETRY_AFTER = 5.0
 """Seconds after which to try again where somebody has to leave first."""
@@ -59,6 +60,8 @@ class Meter:
         """Who uses a room, by key: its members together, those about to join, and sessions."""
         self.sessions: dict[Audible, float] = {}
         """Running sessions, with the seconds of audio that are counted already."""
+        self.commands, self.replays = Pace(), Pace()
+        """Hold up commands, and joins that ask for a part of the history."""
         self._subjects: Counter[str] = Counter()
         self._addresses: Counter[str] = Counter()
         self._publishes: Bucket | None = None
@@ -69,12 +72,14 @@ class Meter:
     def adopt(self, quotas: Quotas, now: float) -> None:
         """Go by other quotas from here on; nobody is sent away for them."""
         self.quotas = quotas
-        self._publishes = _bucket(
+        self._publishes = renew(
             self._publishes, quotas.publishes_per_second, quotas.publishes_burst, now
         )
-        self._bytes = _bucket(self._bytes, quotas.bytes_per_second, quotas.bytes_burst, now)
+        self._bytes = renew(self._bytes, quotas.bytes_per_second, quotas.bytes_burst, now)
+        self.commands.adopt(quotas.commands_per_second, quotas.commands_burst, now)
+        self.replays.adopt(quotas.replayed_bytes_per_second, quotas.replayed_bytes_burst, now)
         a_minute, burst = quotas.audio_seconds_per_minute, quotas.audio_seconds_burst
-        self._audio = _bucket(self._audio, a_minute / 60, burst, now)
+        self._audio = renew(self._audio, a_minute / 60, burst, now)
 
     def admit(self, principal: Principal, address: str) -> None:
         """Say whether one more connection fits. Raises Refused."""
@@ -281,14 +286,6 @@ class Meters:
                 meter.adopt(quotas, now)
 
             meter.listen(now)
-
-
-def _bucket(old: Bucket | None, rate: float, burst: float, now: float) -> Bucket | None:
-    """Return a bucket for a quota; what is spent stays spent while the quota is the same."""
-    if old is not None and (old.rate, old.burst) == (rate, burst):
-        return old
-
-    return Bucket(rate, burst, now) if rate else None
 
 
 def _forget(counts: Counter[str], name: str) -> None:

@@ -36,6 +36,14 @@ class Quotas(Section, frozen=True):
     """Bytes of published messages a second, as MessagePack."""
     bytes_burst: Count = 4_194_304
     """Bytes of messages that may be published at once."""
+    commands_per_second: Amount = 500
+    """Commands a second, of all connections together; a request over HTTP is four."""
+    commands_burst: Count = 200
+    """Commands that may come at once."""
+    replayed_bytes_per_second: Amount = 2_097_152
+    """Bytes of histories a second that those who join are sent, as JSON."""
+    replayed_bytes_burst: Count = 4_194_304
+    """Bytes of histories that may be sent at once."""
     history_rooms: Amount = 10_000
     """Rooms with a listener or a history; past them the one is forgotten that was idle longest."""
     history_bytes: Amount = 67_108_864
@@ -53,6 +61,8 @@ UNLIMITED = Quotas(
     audio_seconds_per_minute=0,
     publishes_per_second=0,
     bytes_per_second=0,
+    commands_per_second=0,
+    replayed_bytes_per_second=0,
     history_rooms=0,
     history_bytes=0,
 )
@@ -97,6 +107,14 @@ class Bucket:
         elapsed = max(0.0, now - self._at)
         self._at = max(self._at, now)
         self._tokens = min(self.burst, self._tokens + elapsed * self.rate)
+
+
+def renew(old: Bucket | None, rate: float, burst: float, now: float) -> Bucket | None:
+    """Return a bucket for a quota; what is spent stays spent while the quota is the same."""
+    if old is not None and (old.rate, old.burst) == (rate, burst):
+        return old
+
+    return Bucket(rate, burst, now) if rate else None
 
 
 class Strikes:

@@ -43,10 +43,17 @@ _event_from_json: msgspec.json.Decoder[Transcript | Message] = msgspec.json.Deco
 )
 _id_from_json = msgspec.json.Decoder(_Addressed)
 _id_from_msgpack = msgspec.msgpack.Decoder(_Addressed)
+_BINS = (b"\xc4", b"\xc5", b"\xc6")
+"""How a `bin` of MessagePack begins."""
 _PATH = re.compile(r" - at `\$\.?(?P<field>[^`]*)`$")
 _UNKNOWN = re.compile(r"Object (?:contains unknown|missing required) field `(?P<field>[^`]*)")
 _TAIL = 200
 """Characters of an error that may hold a path; more is text of the client's own making."""
+
+
+def holds_audio(data: str | bytes, codec: Codec) -> bool:
+    """Say whether a message is audio, by its first byte: nothing is decoded for that."""
+    return isinstance(data, bytes) and (codec == "json" or data[:1] in _BINS)
 
 
 def decode(data: str | bytes, codec: Codec) -> AnyCommand | bytes:
@@ -164,11 +171,20 @@ class Frame:
         return self.json if codec == "json" else self.msgpack
 
 
-def frame_of(json: bytes, msgpack: bytes) -> Frame:
-    """Make the frame of an event that was encoded before."""
-    frame = Frame(_event_from_json.decode(json))
-    frame.json, frame.msgpack = json, msgpack
-    return frame
+class KeptFrame(Frame):
+    """An event that was encoded before and is only to be sent again: a replay has many of them."""
+
+    def __init__(
+        self, json: bytes, msgpack: bytes, epoch: str, offset: int, segment: str | None
+    ) -> None:
+        self.json, self.msgpack = json, msgpack
+        self.offset, self.epoch, self.segment = offset, epoch, segment
+        self.partial = False
+
+    @cached_property
+    def event(self) -> AnyEvent:  # type: ignore[override]
+        """The event itself, of which nothing is needed to send it."""
+        return _event_from_json.decode(self.json)
 
 
 class Burst:

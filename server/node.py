@@ -27,6 +27,11 @@ from server.settings import BadSettings, Settings
 from server.tenants import Tenants
 from server.tickets import LASTS, Tickets
 
+REQUEST = 4.0
+"""Commands that a request over HTTP counts for; it costs as much."""
+WAITING = 100
+"""Requests and commands of a tenant that may wait when one more request comes."""
+
 
 class SystemClock:
     """The clocks of the machine."""
@@ -127,6 +132,14 @@ class Node:
             raise Refused("unauthorized", "this token was revoked")
 
         return principal
+
+    async def pace(self, principal: Principal) -> None:
+        """Wait for the turn of a request over HTTP. Raises Refused if too many wait already."""
+        meter, monotonic = self.manager.meters.of(principal.tenant), self.manager.clock.monotonic
+        if meter.commands.waiting >= WAITING:
+            raise meter.over("commands_per_second", meter.commands.debt(monotonic()))
+
+        await meter.commands.turn(monotonic, REQUEST)
 
     async def _sweep(self) -> None:
         """Forget tickets that nobody came with, until cancelled."""

@@ -85,6 +85,9 @@ class FrontActor(ConnectionActor):
 
     async def _translate(self, data: str | bytes) -> None:
         self._check_size(data)
+        if isinstance(data, str):
+            await self._turn()
+
         translator = self._translator
         steps = translator.read(data) if isinstance(data, str) else translator.hear(data)
         for step in steps:

@@ -6,10 +6,12 @@ import asyncio
 import resource
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from server.load.sockets import WITHIN, AnySocket, Socket
 
+AnyProtocol = TypeVar("AnyProtocol", bound=asyncio.Protocol)
 HOST = "127.0.0.1"
 AT_ONCE = 100
 """Connections opened at a time, within the backlog of a listening socket."""
@@ -26,6 +28,10 @@ class Target:
 
     def __init__(self, port: int, host: str = HOST, path: str = "", tls: bool = False) -> None:
         """Raises OSError when nobody answers."""
+        self.token = ""
+        """What all connections bring; nothing if it is empty."""
+        self.sources: Sequence[str] = ()
+        """Addresses of this machine to come from, in turns; without them what it takes."""
         with socket.create_connection((host, port), FOUND_WITHIN) as probe:
             self._address, self._port = probe.getpeername()[:2]
 
@@ -42,14 +48,7 @@ class Target:
         Raises Broken, OSError or TimeoutError.
         """
         async with asyncio.timeout(WITHIN):
-            _, opened = await asyncio.get_running_loop().create_connection(
-                make,
-                self._address,
-                self._port,
-                ssl=self._tls,
-                server_hostname=self._name,
-                local_addr=self._source(number),
-            )
+            opened = await self.connect(make, number)
             try:
                 opened.transport.write(self._request(opened))
                 await opened.until(lambda: opened.opened)
@@ -58,6 +57,18 @@ class Target:
                 raise
 
         return opened
+
+    async def connect(self, make: Callable[[], AnyProtocol], number: int = 0) -> AnyProtocol:
+        """Open a connection and say nothing on it. Raises OSError."""
+        _, connected = await asyncio.get_running_loop().create_connection(
+            make,
+            self._address,
+            self._port,
+            ssl=self._tls,
+            server_hostname=self._name,
+            local_addr=self._source(number),
+        )
+        return connected
 
     async def open_many(
         self,
@@ -88,11 +99,17 @@ class Target:
             f"GET {self._path}{opened.path} HTTP/1.1\r\n{self._head}\r\n"
             "Upgrade: websocket\r\nConnection: Upgrade\r\n"
             "Sec-WebSocket-Key: cm9vbWNhc3Qgcm9vbWNhcw==\r\nSec-WebSocket-Version: 13\r\n"
-            f"{opened.head}\r\n"
+            f"{opened.head}{self._bearer()}\r\n"
         ).encode()
+
+    def _bearer(self) -> str:
+        return f"Authorization: Bearer {self.token}\r\n" if self.token else ""
 
     def _source(self, number: int) -> tuple[str, int] | None:
         """Return the address to come from: on this machine there are more than one."""
+        if self.sources:
+            return self.sources[number % len(self.sources)], 0
+
         if number < PER_ADDRESS or not self._address.startswith("127."):
             return None
 

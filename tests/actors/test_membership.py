@@ -12,6 +12,7 @@ import pytest
 from actors.errors import NORMAL, SessionEnd
 from actors.limits import Egress, History, Limits
 from actors.log import Position, Recovery
+from actors.membership import PIECE
 from actors.messages import Error, Gap, Joined, Message
 from actors.upkeep import PROBE
 from server.backplanes.memory import MemoryBackplane
@@ -354,3 +355,59 @@ async def test_a_room_that_was_forgotten_can_be_joined_again() -> None:
             _, far = await node.join("a", since=f"{epoch}:1")
 
         assert gap_of(far) == (1, 0, "epoch_changed")
+
+
+@pytest.mark.parametrize("stalled", [False, True])
+async def test_a_long_replay_leaves_turns_to_others_and_loses_nothing_of_what_they_say(
+    stalled: bool,
+) -> None:
+    async with running() as node:
+        for number in range(200):
+            await node.publish("a", [number, "x" * 2000])
+
+        turns = 0
+        (actor, far), (other, ear) = node.connect(), node.connect()
+        await order(other, "join", room="a")
+        if stalled:
+            far.stall()
+
+        async def publish() -> None:
+            nonlocal turns
+            while "dev/a" not in node.manager.fanout.rooms.joined(actor):
+                await node.publish("a", [200 + turns, ""])
+                turns += 1
+                await anyio.lowlevel.checkpoint()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(publish)
+            await order(actor, "join", room="a", history=200)
+
+        await node.publish("a", [200 + turns, "last"])
+        await settle()
+        if stalled:
+            far.resume()
+            await settle()
+
+        assert turns >= 200 * 2000 // PIECE
+        heard = [each[0] for each in data_of(far) if isinstance(each, list)]
+        assert heard == list(range(heard[0], 201 + turns))
+        assert len(heard) >= 200
+        assert len(data_of(ear)) == turns + 1
+
+
+async def test_who_ends_during_a_long_replay_joins_nothing() -> None:
+    async with running() as node:
+        for number in range(200):
+            await node.publish("a", [number, "x" * 2000])
+
+        actor, far = node.connect()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(order, actor, "join", room="a", history=200))
+            while not far.of(Message):
+                await anyio.lowlevel.checkpoint()
+
+            actor.gone(1006)
+
+        assert len(far.of(Message)) < 200
+        assert "dev/a" not in node.manager.fanout.rooms
+        assert subscriptions(node) == set()
