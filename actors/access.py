@@ -38,7 +38,7 @@ class Access:
         revocations: Revocations,
     ) -> None:
         self._population, self._membership = population, membership
-        self._expiries, self._clock = upkeep.expiries, clock
+        self._upkeep, self._clock = upkeep, clock
         self.revocations = revocations
         self.authority: Authority = NoTokens()
 
@@ -59,11 +59,11 @@ class Access:
         if self.revoked(actor.principal):
             actor.close(REVOKED.because("this token was revoked"))
         elif actor.open:
-            self._expiries.watch(actor, expires)
+            self._upkeep.expiries.watch(actor, expires)
 
     def forget(self, actor: ConnectionActor) -> None:
         """The connection ends: its token does not matter any more."""
-        self._expiries.forget(actor)
+        self._upkeep.expiries.forget(actor)
 
     def refresh(self, actor: ConnectionActor, command: Refresh) -> None:
         """Go on with another token of the same subject, and without the rooms that it lacks.
@@ -79,7 +79,7 @@ class Access:
             raise Refused("unauthorized", "this token was revoked", "token")
 
         actor.principal = new
-        self._expiries.watch(actor, new.expires)
+        self._upkeep.expiries.watch(actor, new.expires)
         self._membership.confine(actor)
         if actor.microphone is not None:
             actor.microphone.confine()
@@ -92,19 +92,20 @@ class Access:
 
         The subject and the token are refused from here on, until the last token that they may have
         has expired; a connection may come back. Raises Refused("limit_exceeded") if no more can be
-        kept: what is live is closed all the same.
+        kept: what is live is closed all the same. Speech that waits for who is revoked ends, too.
         """
         if not (subject or token or connection):
             raise ValueError("a subject, a token or a connection is to be named")
 
         names = {name for name in (("subject", subject), ("token", token)) if name[1]}
-        live = [each for each in self._population.actors if each.principal.tenant == tenant]
+        live = self._population.of(tenant).values()
         named = {each for each in live if not names.isdisjoint(names_of(each.principal))}
         closed = {each for each in live if each in named or each.id == connection}
         closed = {each for each in closed if each.open}
         for actor in closed:
             actor.close(REVOKED.because("access was revoked"))
 
+        self._upkeep.abandon_lost(tenant, names)
         expires = max((each.principal.expires for each in named), default=0.0)
         self.revocations.add(tenant, names, expires, self._clock.wall())
         return len(closed)

@@ -10,8 +10,6 @@ import logging
 from collections.abc import Coroutine
 from typing import Protocol
 
-from msgspec import UNSET
-
 from actors.commands import AnyCommand, Flush, Join, Leave, Ping, Publish, Refresh, Start, Stop
 from actors.errors import (
     GONE,
@@ -25,12 +23,12 @@ from actors.errors import (
 )
 from actors.lifecycle import Lifecycle, State
 from actors.mailbox import Mailbox, Tally
-from actors.messages import Ack, AnyEvent, Closing
+from actors.messages import Ack, AnyEvent
 from actors.meter import Meters
 from actors.microphone import Kind, Microphone, Studio
 from actors.ports import Transport
 from actors.principal import Principal
-from actors.refusals import Patience, error_of
+from actors.refusals import Patience, error_of, goodbye
 from actors.wire import Burst, Frame, decode, holds_audio
 
 log = logging.getLogger("roomcast.connection")
@@ -185,7 +183,7 @@ class ConnectionActor:
 
         self._hub.closing(self, close)
         if close.flush:
-            self._say_goodbye(close)
+            self.tell(goodbye(close, self._hub.reconnect_ms()))
         else:
             self.egress.clear()
 
@@ -278,18 +276,6 @@ class ConnectionActor:
             raise SessionEnd(
                 TOO_BIG.because(f"a message of {size} is over the limit of {limit} ({setting})")
             )
-
-    def _say_goodbye(self, close: Close) -> None:
-        self.tell(
-            Closing(
-                code=close.code,
-                reason=close.reason,
-                retry=close.retry,
-                message=close.message,
-                reconnect_ms=self._hub.reconnect_ms() if close.retry else 0,
-                retry_after=close.retry_after or UNSET,
-            )
-        )
 
     def _speaking(self) -> Microphone:
         if self.microphone is None:

@@ -112,6 +112,7 @@ REPLIES: dict[str, int] = {
     "not_started": 409,
     "overload": 503,
     "quota_exceeded": 429,
+    "rate_limited": 429,
     "room_limit": 429,
     "token_expired": 401,
     "too_big": 413,
@@ -126,6 +127,7 @@ REPLIES: dict[str, int] = {
 ENDINGS = {
     "forbidden": FORBIDDEN,
     "quota_exceeded": RATE_LIMITED,
+    "rate_limited": RATE_LIMITED,
     "token_expired": TOKEN_EXPIRED,
     "unauthorized": UNAUTHORIZED,
     "unknown_session": SESSION_GONE,

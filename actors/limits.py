@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+Amount = Annotated[int, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -73,6 +74,25 @@ class History(Section, frozen=True):
     """Bytes that one resume may replay; at most half of `egress.bytes`."""
 
 
+class Arrivals(Section, frozen=True):
+    """How fast connections may be opened and wrong credentials brought; 0 is no bound. An address
+    is one of IPv4, or a /64 of IPv6. Nothing holds in development mode without tenants."""
+
+    per_address: Amount = 20
+    """WebSocket upgrades a second from one address; more are refused with 429."""
+    per_address_burst: Count = 100
+    """WebSocket upgrades at once from one address."""
+    per_node: Amount = 500
+    """WebSocket upgrades a second on this node; more are refused with 503."""
+    per_node_burst: Count = 1000
+    """WebSocket upgrades at once on this node."""
+    failures_per_address: Amount = 20
+    """Tokens, tickets and keys a second from one address that are not accepted; after more, no
+    credential from there is looked at, and all are refused with 429."""
+    failures_burst: Count = 100
+    """Such failures at once from one address."""
+
+
 class SpeechLimits(Section, frozen=True):
     """What a speech session outlives."""
 
@@ -85,6 +105,11 @@ class Limits(Section, frozen=True):
 
     connections: Count = 16_000
     """Connections on this node; the next is refused with 503."""
+    unauthenticated: Count = 1000
+    """Connections with `?auth=message` that have yet to send their token; one more is refused with
+    503."""
+    auth_within: Seconds = 5.0
+    """Seconds that such a connection has to send its token; then it is closed with 4500."""
     rooms: Count = 100_000
     """Rooms on this node that have a listener or a history."""
     rooms_per_connection: Count = 64
@@ -108,6 +133,7 @@ class Limits(Section, frozen=True):
     tickets: Count = 10_000
     """Unused tickets kept for one tenant, each for at most half a minute; one more is refused with
     503."""
+    arrivals: Arrivals = Arrivals()
     ingress: Ingress = Ingress()
     upstream: Upstream = Upstream()
     egress: Egress = Egress()

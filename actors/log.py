@@ -81,6 +81,16 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
         return len(self.json) + len(self.msgpack)
 
 
+class Remembered(msgspec.Struct, frozen=True):
+    """What a tenant's rooms remember."""
+
+    rooms: int
+    """Rooms with a listener or a history."""
+    events: int
+    bytes: int
+    """Of encoded events."""
+
+
 class Stock:
     """What is kept in all rooms together."""
 

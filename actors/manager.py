@@ -92,9 +92,14 @@ class ConnectionManager:
         """Seconds for which the session of a lost connection can be resumed."""
         return self.upkeep.resume_grace
 
+    def refuse_while_draining(self) -> None:
+        """Take nobody in any more once a drain has begun. Raises Refused("draining")."""
+        if self.draining:
+            raise Refused("draining", "this node is restarting; come back in a moment")
+
     def admit(self, principal: Principal, address: str = "") -> None:
         """Say whether one more connection of somebody fits. Raises Refused."""
-        self._refuse_while_draining()
+        self.refuse_while_draining()
         if len(self.actors) >= self.limits.connections:
             message = f"this node has its {self.limits.connections} connections"
             raise Refused("overload", message, setting="limits.connections")
@@ -113,7 +118,7 @@ class ConnectionManager:
 
         Of those that were admitted at the same time some may be too many: they are closed.
         """
-        self.actors.add(actor)
+        self.population.add(actor)
         self.observer.connected(actor.kind)
         actor.lifecycle.accepted()
         actor.address = address
@@ -219,7 +224,7 @@ class ConnectionManager:
 
     async def reserve(self, key: str) -> None:
         """See that a session may publish to a room. Raises Refused."""
-        self._refuse_while_draining()
+        self.refuse_while_draining()
         await self.backplane.recover(key, None, 0)
         self.meters.of_key(key).check_speaker(key, self.clock.monotonic())
 
@@ -271,7 +276,7 @@ class ConnectionManager:
         if actor not in self.actors:
             return
 
-        self.actors.discard(actor)
+        self.population.discard(actor)
         self.meters.of(actor.principal.tenant).leave(actor.principal, actor.address)
         self.upkeep.leaving.discard(actor)
         self.backlogged.discard(actor)
@@ -291,7 +296,3 @@ class ConnectionManager:
             self.probe.heard()
         else:
             self.fanout.deliver(key, frame)
-
-    def _refuse_while_draining(self) -> None:
-        if self.draining:
-            raise Refused("draining", "this node is restarting; come back in a moment")

@@ -265,10 +265,14 @@ class Meters:
         """Return the meter of a tenant that a verified token has named."""
         meter = self._meters.get(tenant)
         if meter is None:
-            meter = Meter(tenant, self.quotas_of(tenant), self._monotonic())
-            self._meters[tenant] = meter
+            meter = self._meters[tenant] = self.look(tenant)
 
         return meter
+
+    def look(self, tenant: str) -> Meter:
+        """Return the meter of a tenant, or for want of one a blank one that nobody keeps."""
+        found = self._meters.get(tenant)
+        return found or Meter(tenant, self.quotas_of(tenant), self._monotonic())
 
     def of_key(self, key: str) -> Meter:
         """Return the meter of the tenant of a room that is in use."""

@@ -165,7 +165,7 @@ class Microphone:
 
         if close.code in LOST and self._studio.resume_grace and not session.ending:
             self.session = None
-            session.detach()
+            session.detach(self._connection.principal)
         else:
             session.abandon(self._studio.limits.upstream.end_within)
 

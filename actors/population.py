@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import anyio
 
@@ -13,13 +13,34 @@ from actors.errors import Close
 PAUSE = 0.005
 """Seconds between two endings of many, at most."""
 
+_NOBODY: Mapping[str, ConnectionActor] = {}
+
 
 class Population:
     """Every connection, those that are still flushing among them."""
 
     def __init__(self) -> None:
         self.actors: set[ConnectionActor] = set()
+        self._tenants: dict[str, dict[str, ConnectionActor]] = {}
+        """The same by tenant and by id; a tenant without any leaves no trace."""
         self._changed = anyio.Event()
+
+    def add(self, actor: ConnectionActor) -> None:
+        """Count a connection among those of its tenant."""
+        self.actors.add(actor)
+        self._tenants.setdefault(actor.principal.tenant, {})[actor.id] = actor
+
+    def discard(self, actor: ConnectionActor) -> None:
+        """Forget a connection that was added."""
+        tenant = actor.principal.tenant
+        self.actors.discard(actor)
+        del self._tenants[tenant][actor.id]
+        if not self._tenants[tenant]:
+            del self._tenants[tenant]
+
+    def of(self, tenant: str) -> Mapping[str, ConnectionActor]:
+        """Return the connections of a tenant by id; do not keep it."""
+        return self._tenants.get(tenant, _NOBODY)
 
     def changed(self) -> None:
         """Wake those who wait: a connection or a session has ended."""

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from actors.errors import Close
-from actors.log import Position, Recovery, Stock
+from actors.log import Position, Recovery, Remembered, Stock
 from actors.messages import AudioFrame, AudioSpec, Recognition, RoomEvent
 from actors.principal import Principal
 from actors.wire import Burst, Codec, Frame
@@ -137,6 +137,9 @@ class Backplane(Protocol):
         Returns a Repeated then. Raises Refused("room_limit"), or "overload" if no more can be kept.
         """
 
+    async def repeats(self, key: str, once: str) -> Position | None:
+        """Return what publish_once would repeat; None if it would publish or refuse."""
+
     async def relay(self, key: str, event: RoomEvent) -> None:
         """Deliver an event that is not kept: a partial."""
 
@@ -153,7 +156,10 @@ class Backplane(Protocol):
         """Return the newest position of a room; None if it has no listener and no history."""
 
     async def rooms(self, tenant: str) -> list[str]:
-        """List the tenant's rooms that have a listener or a history, by key."""
+        """List the tenant's rooms that have a listener or a history, by key, in any order."""
+
+    async def remembered(self, tenant: str) -> Remembered:
+        """Count what the rooms of a tenant remember."""
 
     async def run(self, deliver: Callable[[str, Frame], None], ready: Callable[[], None]) -> None:
         """Deliver until cancelled; call `ready` once publishes are possible."""

@@ -49,6 +49,8 @@ class Principal(msgspec.Struct, frozen=True):
     expires: float = math.inf
     """Unix time in seconds, leeway not included."""
     grants: tuple[Grant, ...] = (EVERYTHING,)
+    maker: str = ""
+    """Subject of who made the ticket that this one came with, who may be revoked too."""
 
     def key(self, room: str) -> str:
         """Name a room of this principal's tenant within the node."""

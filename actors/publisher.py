@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import anyio
 
 from actors.log import Position, Repeated
@@ -23,19 +25,36 @@ class Publisher:
     async def send(self, principal: Principal, room: str, data: object, once: str = "") -> Position:
         """Publish a value to a room of the tenant and return its position. Raises Refused."""
         principal.require(room, "publish")
+        if once and (first := await self._backplane.repeats(principal.key(room), once)):
+            return first
+
         self._meters.of(principal.tenant).check_publish(self._clock.monotonic())
         return await self._publish(principal, room, data, once)
 
     async def broadcast(self, principal: Principal, data: object, once: str = "") -> list[Position]:
         """Publish a value to every room of the tenant that a grant covers. Raises Refused."""
         principal.require_somewhere("publish")
-        keys = await self._backplane.rooms(principal.tenant)
+        keys = sorted(await self._backplane.rooms(principal.tenant))
         rooms = [room for key in keys if principal.may(room := key.partition("/")[2], "publish")]
-        meter = self._meters.of(principal.tenant)
-        meter.check_broadcast(len(rooms), self._clock.monotonic())
-        places = []
+        places = await self._repeated(principal, rooms, once) if once else {}
+        rooms = [room for room in rooms if room not in places]
+        self._meters.of(principal.tenant).check_broadcast(len(rooms), self._clock.monotonic())
         for at, room in enumerate(rooms):
-            places.append(await self._publish(principal, room, data, once, credit=at > 0))
+            places[room] = await self._publish(principal, room, data, once, credit=at > 0)
+            await anyio.lowlevel.checkpoint()
+
+        return [*places.values()]
+
+    async def _repeated(
+        self, principal: Principal, rooms: Sequence[str], once: str
+    ) -> dict[str, Position]:
+        """Return the rooms that have had a message under this `once`: it costs them nothing."""
+        places: dict[str, Position] = {}
+        for room in rooms:
+            first = await self._backplane.repeats(principal.key(room), once)
+            if first is not None:
+                places[room] = first
+
             await anyio.lowlevel.checkpoint()
 
         return places

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Annotated
 
-import msgspec
-
-from actors.limits import Count, Section
-
-Amount = Annotated[int, msgspec.Meta(ge=0)]
+from actors.limits import Amount, Count, Section
 
 
 class Quotas(Section, frozen=True):

@@ -7,7 +7,7 @@ from msgspec import UNSET
 
 from actors.errors import BAD_MESSAGE, FORBIDDEN, RATE_LIMITED, Close, Refused
 from actors.limits import Limits
-from actors.messages import Error
+from actors.messages import Closing, Error
 from actors.quota import Bucket, Strikes
 
 FORBIDDEN_MOST = 10
@@ -25,6 +25,18 @@ def error_of(refusal: Refused) -> Error:
         field=refusal.field or UNSET,
         setting=refusal.setting or UNSET,
         retry_after=refusal.retry_after or UNSET,
+    )
+
+
+def goodbye(close: Close, reconnect_ms: int) -> Closing:
+    """Return the last event of a connection; who may come back spreads over `reconnect_ms`."""
+    return Closing(
+        code=close.code,
+        reason=close.reason,
+        retry=close.retry,
+        message=close.message,
+        reconnect_ms=reconnect_ms if close.retry else 0,
+        retry_after=close.retry_after or UNSET,
     )
 
 

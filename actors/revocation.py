@@ -16,7 +16,8 @@ Name = tuple[str, str]
 
 def names_of(principal: Principal) -> set[Name]:
     """Return the names under which a principal may be revoked."""
-    return {("subject", principal.subject), ("token", principal.token)}
+    subjects = (principal.subject, principal.maker)
+    return {*(("subject", each) for each in subjects), ("token", principal.token)}
 
 
 class Revocations:

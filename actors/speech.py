@@ -18,6 +18,7 @@ from actors.intake import Intake
 from actors.line import Line
 from actors.messages import Ack, CommandId, Gap, Recognition, Speech, SpeechState, Transcript
 from actors.ports import Decoder, Engine
+from actors.principal import Principal
 from actors.roles import Holder, Outlet, Subject
 
 GAPS = 256
@@ -41,6 +42,8 @@ class SpeechSession:
         """The connection that is told how the session stands; None while it is lost."""
         self.lost_at = 0.0
         """When the connection was lost."""
+        self.lost_by: Principal | None = None
+        """Whose connection that was."""
         self.told = 0.0
         """The lag that the speaker was told last, in seconds."""
         self.ending = False
@@ -104,9 +107,10 @@ class SpeechSession:
         self.end()
         self._allow(within)
 
-    def detach(self) -> None:
-        """The connection is lost; another one may resume the session."""
-        self.holder, self.lost_at = None, self._outlet.clock.monotonic()
+    def detach(self, principal: Principal) -> None:
+        """The connection of somebody is lost; another one may resume the session."""
+        self.holder, self.lost_by = None, principal
+        self.lost_at = self._outlet.clock.monotonic()
 
     async def attach(self, holder: Holder) -> None:
         """Go on with another connection; the one before is let go if it still seems to be there."""

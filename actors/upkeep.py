@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
+from collections.abc import Set
 
 import anyio
 
@@ -21,6 +22,7 @@ from actors.messages import Message
 from actors.meter import Meter
 from actors.ports import Backplane, Clock
 from actors.refusals import slowed
+from actors.revocation import Name, names_of
 from actors.speech import SpeechSession
 
 log = logging.getLogger("roomcast.upkeep")
@@ -102,6 +104,13 @@ class Upkeep:
             raise Refused("unknown_session", message, "resume", "speech.resume_grace")
 
         return found
+
+    def abandon_lost(self, tenant: str, names: Set[Name]) -> None:
+        """End the sessions that wait for somebody who was revoked under one of these names."""
+        for session in self.speaking.values():
+            who = session.lost_by if session.holder is None else None
+            if who is not None and who.tenant == tenant and not names.isdisjoint(names_of(who)):
+                session.abandon(self._limits.upstream.end_within)
 
     def sweep(self, now: float) -> None:
         """End what is late: readers, tokens, sockets that do not flush, silent sessions."""

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from server import __version__
+from server.edge import Edge
 from server.node import Node
 from server.openapi import add_openapi
 from server.problems import add_problems
@@ -38,6 +39,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="Roomcast", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.node = node
+    app.add_middleware(Edge, node=node)
     add_problems(app, node.metrics.observer)
     add_health(app, node)
     add_messages(app, node)

@@ -100,6 +100,7 @@ class AsgiSession:
             return {"type": "websocket.connect"}
 
         if self._message is None and self._gone is None and self._answered:
+            self._write_answer()  # before a pong or a close frame that what was read calls for
             self._socket.proceed()
 
         while self._message is None and self._gone is None:

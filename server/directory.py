@@ -1,13 +1,11 @@
 """What is live of one tenant: its rooms and connections, in pages; nothing is said of another's.
 
-A listing goes through everything of the node once; it is for operators, not for every request.
+A listing goes through all that its tenant has once; it is for operators, not for every request.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from heapq import nsmallest
-from itertools import islice
+from heapq import heapify, heappop, nsmallest
 
 from msgspec import UNSET
 
@@ -41,10 +39,17 @@ class Directory:
 
     async def rooms(self, principal: Principal, page: PageQuery) -> RoomPage:
         """List the rooms that the principal administers."""
-        keys = await self._manager.backplane.rooms(principal.tenant)
-        rest = islice(keys, bisect_right(keys, principal.key(page.after)), None)
-        covered = (key for key in rest if principal.may(_name(key), "admin"))
-        wanted = list(islice(covered, page.limit + 1))
+        after = principal.key(page.after)
+        later = [
+            each for each in await self._manager.backplane.rooms(principal.tenant) if each > after
+        ]
+        heapify(later)  # a page takes few of them, and sorting takes all
+        wanted: list[str] = []
+        while later and len(wanted) <= page.limit:
+            key = heappop(later)
+            if principal.may(_name(key), "admin"):
+                wanted.append(key)
+
         rooms = [await self._state(key) for key in wanted[: page.limit]]
         found = [each for each in rooms if each is not None]
         more = len(wanted) > page.limit
@@ -80,19 +85,20 @@ class Directory:
 
     def connections(self, principal: Principal, page: PageQuery) -> ConnectionPage:
         """List the tenant's connections; those that only flush are gone."""
-        later = (each for each in self._live(principal) if each.id > page.after)
-        wanted = nsmallest(page.limit + 1, later, key=lambda each: each.id)
-        states = [self._describe(each) for each in wanted[: page.limit]]
+        live = self._manager.population.of(principal.tenant)
+        later = (name for name, each in live.items() if name > page.after and each.open)
+        wanted = nsmallest(page.limit + 1, later)
+        states = [self._describe(live[name]) for name in wanted[: page.limit]]
         more = len(wanted) > page.limit
         return ConnectionPage(connections=states, next=states[-1].id if more else UNSET)
 
     def connection(self, principal: Principal, name: str) -> ConnectionActor:
         """Find a connection of the tenant by its id. Raises Refused("not_found")."""
-        for each in self._live(principal):
-            if each.id == name:
-                return each
+        found = self._manager.population.of(principal.tenant).get(name)
+        if found is None or not found.open:
+            raise Refused("not_found", NO_CONNECTION, "connection")
 
-        raise Refused("not_found", NO_CONNECTION, "connection")
+        return found
 
     def unsubscribe(self, principal: Principal, room: str, connection: str, subject: str) -> int:
         """Take a connection, or all of a subject, out of a room; return how many those are.
@@ -113,10 +119,6 @@ class Directory:
             membership.expel(each, key)
 
         return len(named)
-
-    def _live(self, principal: Principal) -> list[ConnectionActor]:
-        actors = self._manager.population.actors
-        return [each for each in actors if each.principal.tenant == principal.tenant and each.open]
 
     async def _state(self, key: str) -> RoomState | None:
         top = await self._manager.backplane.top(key)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from actors.log import Remembered
 from actors.messages import Label
 from actors.meter import Usage
 from actors.microphone import Kind
@@ -202,7 +203,17 @@ class Used(Document, frozen=True):
     since: float
     """Unix seconds from which on everything is counted."""
     usage: Usage
+    history: Remembered
+    """What its rooms remember now."""
     quotas: Quotas
+
+
+class TenantPage(Document, frozen=True):
+    """A part of the tenants, by name."""
+
+    tenants: list[Used]
+    next: str | UnsetType = UNSET
+    """There is more after this name."""
 
 
 DOCUMENTS = (
@@ -219,5 +230,6 @@ DOCUMENTS = (
     TicketOrder,
     Ticket,
     Used,
+    TenantPage,
 )
 """Those that OpenAPI names; what they hold comes with them."""

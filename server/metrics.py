@@ -97,6 +97,11 @@ class MetricsObserver:
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
+        self._unlogged = Counter(
+            "roomcast_log_lines_dropped",
+            "Log lines left out, as their cause had filled its share.",
+            registry=registry,
+        )
         self._opened = Children(opened, (*KINDS, OTHER))
         self._ended = Children(ended, CLOSE_CODES)
         self._refused = Children(refused, REFUSAL_CODES)
@@ -115,6 +120,10 @@ class MetricsObserver:
     def refused(self, code: str) -> None:
         """Count a command or a request that was refused."""
         self._refused[code].inc()
+
+    def unlogged(self) -> None:
+        """Count a line that was not logged; safe in any thread."""
+        self._unlogged.inc()
 
     def latency(self, stage: str, seconds: float) -> None:
         """Keep how long a stage took; a stage that has no histogram is not kept."""

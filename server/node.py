@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 
 import anyio
 import msgspec
@@ -14,12 +15,14 @@ from actors.errors import Refused
 from actors.manager import ConnectionManager
 from actors.principal import Principal
 from server import __version__
-from server.auth import Gate, credentials_of
+from server.arrivals import UNBOUNDED, Turnstile
+from server.auth import Credentials, Gate, credentials_of, site_of
 from server.backplanes.memory import MemoryBackplane
 from server.decoding import MediaDecoders
 from server.engines.configured import make_catalog
 from server.engines.embedded import EmbeddedEngine
 from server.metrics import Metrics
+from server.newcomers import Newcomers
 from server.settings import BadSettings, Settings
 from server.tenants import Tenants
 from server.tickets import LASTS, Tickets
@@ -52,7 +55,10 @@ class Node:
         """Whether a part has died of a bug; the node cannot go on without it."""
         clock = SystemClock()
         self.gate = Gate(settings, clock)
+        open_to_all = settings.dev and not self.gate.tenants.configured
+        self.turnstile = Turnstile(UNBOUNDED if open_to_all else settings.limits.arrivals)
         self.tickets = Tickets(settings.limits.tickets)
+        self.newcomers = Newcomers(settings.limits.unauthenticated, settings.limits.auth_within)
         backplane = MemoryBackplane(
             settings.limits.history, settings.limits.rooms, clock, settings.limits.publish_keys
         )
@@ -82,14 +88,41 @@ class Node:
         self.manager.fanout.presence.kept = tenants.keeps_presence
 
     def authenticate(self, scope: Scope, token: str | None = None) -> Principal:
-        """Say who a request comes from; a front gives the token that it found in its own place.
+        """Say who a request comes from; `token` is one that came in a place of its own.
 
-        Raises Refused("unauthorized") or Refused("forbidden").
+        Raises Refused, without a look at the credential for an address that has brought too many
+        wrong ones.
         """
         credentials = credentials_of(scope)
         if token is not None:
             credentials = msgspec.structs.replace(credentials, token=token)
 
+        if credentials.token is None and credentials.ticket is None:
+            return self._admit(credentials)
+
+        address, now = site_of(scope), self.manager.clock.monotonic()
+        self.turnstile.check_failures(address, now)
+        try:
+            return self._admit(credentials)
+        except Refused as refused:
+            if refused.status == HTTPStatus.UNAUTHORIZED:
+                self.turnstile.failed(address, now)
+
+            raise
+
+    def operates(self, scope: Scope) -> bool:
+        """Say whether the operator asks; of an address with too many wrong credentials nobody does.
+
+        Raises Refused for such an address.
+        """
+        if not self.gate.operates(scope):
+            return False
+
+        self.turnstile.check_failures(site_of(scope), self.manager.clock.monotonic())
+        return True
+
+    def _admit(self, credentials: Credentials) -> Principal:
+        """Say who comes with these. Raises Refused."""
         if credentials.token is None and credentials.ticket is not None:
             principal = self._redeem(credentials.ticket, credentials.origin)
         else:
@@ -116,12 +149,9 @@ class Node:
 
     def _redeem(self, ticket: str, origin: str | None) -> Principal:
         """Say who comes with a ticket, which is used up whatever is said. Raises Refused."""
-        found = self.tickets.redeem(ticket, self.manager.clock.wall())
-        self.gate.check(found.principal, origin)
-        if self.manager.access.revoked(found.maker):
-            raise Refused("unauthorized", "the token behind this ticket was revoked")
-
-        return found.principal
+        principal = self.tickets.redeem(ticket, self.manager.clock.wall())
+        self.gate.check(principal, origin)
+        return principal
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -15,10 +15,10 @@ REFUSALS = {
     400: "The request has a wrong form.",
     401: "No token, or one that is not accepted.",
     403: "The token does not give this right.",
-    404: "There is no such thing in the tenant of the token.",
+    404: "There is no such thing in the tenant, or no such tenant.",
     413: "The body is too big.",
     422: "A limit of the tenant is reached.",
-    429: "The node, or the tenant, has no place for more.",
+    429: "Too much or too fast: for the node, the tenant, or the address; come back.",
     503: "Not now; come back.",
 }
 PAGE: list[dict[str, Any]] = [
@@ -28,6 +28,14 @@ PAGE: list[dict[str, Any]] = [
         "in": "query",
         "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
     },
+]
+TENANT: list[dict[str, Any]] = [
+    {
+        "name": "tenant",
+        "in": "query",
+        "description": "Whom it is about: needed with the operator's key, and with no other token.",
+        "schema": {"type": "string"},
+    }
 ]
 KEY: list[dict[str, Any]] = [
     {
@@ -63,16 +71,28 @@ def described(
     body: type[msgspec.Struct] | None = None,
     parameters: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Return what FastAPI is told of a route: its refusals beside those for a token, and more."""
-    extra: dict[str, Any] = {"security": [{"bearer": []}], "parameters": parameters or []}
+    """Return what FastAPI is told of a route of one tenant, with its refusals beside the usual."""
+    extra: dict[str, Any] = {
+        "security": [{"bearer": []}, {"operator": []}],
+        "parameters": [*(parameters or []), *TENANT],
+    }
     if body is not None:
         extra["requestBody"] = {"required": True, "content": _json(body)}
 
-    responses = refusals(401, 403, *statuses)
+    responses = refusals(*{400, 401, 403, 404, 429, *statuses})
     if answer is not None:
         responses[200] = {"description": _first_line(answer), "content": _json(answer)}
 
     return {"responses": responses, "openapi_extra": extra}
+
+
+def described_for_operator(
+    answer: type[msgspec.Struct], parameters: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return what FastAPI is told of a route of no tenant, which takes the operator's key alone."""
+    extra = {"security": [{"operator": []}], "parameters": parameters}
+    answers = {200: {"description": _first_line(answer), "content": _json(answer)}}
+    return {"responses": refusals(400, 401, 403, 429) | answers, "openapi_extra": extra}
 
 
 def add_openapi(app: FastAPI) -> None:
@@ -85,7 +105,8 @@ def add_openapi(app: FastAPI) -> None:
             components = generate().setdefault("components", {})
             components.setdefault("schemas", {}).update(schemas)
             components["securitySchemes"] = {
-                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+                "operator": {"type": "http", "scheme": "bearer"},
             }
 
         return generate()

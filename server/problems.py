@@ -11,17 +11,25 @@ import msgspec
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from actors.errors import Refused
 from actors.ports import Observer
 from server.documents import Document
 
+GUARDS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Headers of whatever has no such header of its own: it is data, for whoever asked, and no page."""
 HEADERS: dict[int, dict[str, str]] = {
     HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
     HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "1"},
 }
+_guards = [(name.lower().encode(), value.encode()) for name, value in GUARDS.items()]
 CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -38,9 +46,23 @@ def problem(status: int, code: str, detail: str, **more: str | float) -> Respons
     return Response(
         msgspec.json.encode(document),
         status,
-        HEADERS.get(status),
+        GUARDS | HEADERS.get(status, {}),
         media_type="application/problem+json",
     )
+
+
+def guarded(send: Send) -> Send:
+    """Return what sends an answer with the headers that it lacks."""
+
+    async def send_guarded(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = list(message.get("headers", ()))
+            names = {name for name, _ in headers}
+            message["headers"] = headers + [each for each in _guards if each[0] not in names]
+
+        await send(message)
+
+    return send_guarded
 
 
 def answer(document: Mapping[str, Any]) -> Response:
@@ -50,8 +72,7 @@ def answer(document: Mapping[str, Any]) -> Response:
 
 def reply(document: Document) -> Response:
     """Build the JSON answer to a request of one tenant, which nobody should keep."""
-    headers = {"Cache-Control": "no-store"}
-    return Response(msgspec.json.encode(document), headers=headers, media_type="application/json")
+    return Response(msgspec.json.encode(document), headers=GUARDS, media_type="application/json")
 
 
 def refusal(refused: Refused) -> Response:

@@ -16,6 +16,7 @@ import uvicorn
 from server.address import url_of
 from server.app import create_app
 from server.http import HardenedHttp
+from server.logs import LogBound
 from server.node import Node
 from server.protocol import LeanWebSocket
 from server.settings import Settings
@@ -85,8 +86,9 @@ def serve(settings: Settings, sockets: list[socket.socket]) -> None:
 
     Raises BadSettings or StartFailed, or SystemExit(1) when a bug has ended the node.
     """
-    configure_logging()
+    handler = configure_logging()
     app = create_app(settings)
+    handler.addFilter(LogBound(app.state.node.metrics.observer.unlogged))
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -131,7 +133,7 @@ class JsonFormatter(logging.Formatter):
         return msgspec.json.encode(line).decode()
 
 
-def configure_logging() -> None:
+def configure_logging() -> logging.Handler:
     """Log to standard error: plain lines for a terminal, JSON otherwise."""
     handler = logging.StreamHandler()
     plain = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
@@ -140,3 +142,4 @@ def configure_logging() -> None:
     logging.getLogger("roomcast").setLevel(logging.INFO)
     # It warns of each malformed request, so anyone could fill the log.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    return handler

@@ -24,8 +24,9 @@ from server import tenant_settings
 from server.engines import configured, generator_options, options
 from server.engines.configured import Engines
 from server.explain import explain, unknown
+from server.forwarded import read_network
 from server.fronts import options as vendors
-from server.tenant_settings import Tenant, check_tenants, inherit
+from server.tenant_settings import Operator, Tenant, check_tenants, inherit
 
 PREFIX = "ROOMCAST_"
 FILE_VARIABLE = "ROOMCAST_CONFIG"
@@ -65,6 +66,14 @@ class Server(Section, frozen=True):
     """How WebSockets are spoken: `lean` by the server itself, `stock` by uvicorn's own class."""
     deflate: bool = False
     """Whether clients may have messages deflated; `lean` deflates each once for all listeners."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks whose `X-Forwarded-For` says where a request comes from; empty: nobody
+    is believed, and a request comes from its peer."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is neither an address nor a network."""
+        for each in self.trusted_proxies:
+            read_network(each)
 
 
 class Drain(Section, frozen=True):
@@ -106,6 +115,7 @@ class Settings(Section, frozen=True):
     fronts: vendors.Fronts = vendors.Fronts()
     quotas: Quotas = Quotas()
     """What a tenant may use that has no quotas of its own."""
+    operator: Operator = Operator()
     tenants: dict[str, Tenant] = msgspec.field(default_factory=dict)
     """Who may come, by name."""
     tenants_directory: str = ""

@@ -25,6 +25,7 @@ SECRET_BYTES = 32
 RoomPattern = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:*-]{1,128}$(?!\n)")]
 """What a room's name may be, and `*` for any run of characters."""
 KEY_ID = re.compile(r"[!-~]{1,128}")
+OPERATOR_KEY = re.compile(r"[!-~]{32,512}")
 _ORIGIN = re.compile(
     r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9._-]*[a-z0-9])?)(:[1-9][0-9]{0,4})?"
 )
@@ -116,6 +117,22 @@ class Tenant(Section, frozen=True):
 
         for origin in self.origins:
             check_origin(origin)
+
+
+class Operator(Provider, frozen=True):
+    """Who runs the server, and asks its API for any tenant."""
+
+    keys: tuple[Secret, ...] = ()
+    """Keys of 32 to 512 visible ASCII characters; two at a time let one follow the other."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is easily guessed, and what no header can carry."""
+        for number, key in enumerate(self.keys):
+            if not OPERATOR_KEY.fullmatch(key):
+                raise ValueError(
+                    f"operator.keys[{number}] is {len(key.encode())} bytes;"
+                    " a key is 32 to 512 visible ASCII characters, without a space"
+                )
 
 
 def inherit(tenant: Any, node: Mapping[str, Any]) -> Any:

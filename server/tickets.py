@@ -22,8 +22,6 @@ class Ticket(msgspec.Struct, frozen=True):
 
     principal: Principal
     """Who comes with it."""
-    maker: Principal
-    """Whose token it was made with: it is good for nothing once that is revoked."""
     until: float
     """Unix time in seconds."""
 
@@ -43,7 +41,7 @@ class Tickets:
         """Tickets that are kept, of all tenants."""
         return len(self._tickets)
 
-    def issue(self, principal: Principal, maker: Principal, ttl: float, now: float) -> str:
+    def issue(self, principal: Principal, ttl: float, now: float) -> str:
         """Make a ticket that is good for `ttl` seconds. Raises Refused("overload")."""
         tenant = principal.tenant
         if len(self._tenants.get(tenant, ())) >= self._most:
@@ -54,13 +52,13 @@ class Tickets:
             raise Refused("overload", message, setting="limits.tickets")
 
         ticket = secrets.token_urlsafe(BYTES)
-        name, until = _digest(ticket), min(now + ttl, maker.expires + LEEWAY)
-        self._tickets[name] = Ticket(principal, maker, until)
+        name, until = _digest(ticket), min(now + ttl, principal.expires + LEEWAY)
+        self._tickets[name] = Ticket(principal, until)
         self._tenants.setdefault(tenant, {})[name] = until
         return ticket
 
-    def redeem(self, ticket: str, now: float) -> Ticket:
-        """Use a ticket up. Raises Refused("unauthorized")."""
+    def redeem(self, ticket: str, now: float) -> Principal:
+        """Use a ticket up, and say who comes with it. Raises Refused("unauthorized")."""
         found = self._tickets.get(name := _digest(ticket))
         if found is None:
             raise Refused("unauthorized", SPENT)
@@ -69,7 +67,7 @@ class Tickets:
         if found.until <= now:
             raise Refused("unauthorized", SPENT)
 
-        return found
+        return found.principal
 
     def sweep(self, now: float) -> None:
         """Forget the tickets that nobody came with."""

@@ -106,9 +106,10 @@ _rooms = msgspec.json.Decoder(Annotated[tuple[Room, ...], Meta(max_length=GRANTS
 
 
 def verify(token: str, tenants: Mapping[str, Customer], now: float) -> Principal:
-    """Return whom a token speaks for at a Unix time. Raises Refused("unauthorized") or UnknownKey.
+    """Return whom a token speaks for at a Unix time.
 
-    The sentence of the refusal is one of the above, and repeats nothing of the token.
+    Raises UnknownKey, Refused("unauthorized"), or "token_expired" where another one may do. The
+    sentence is one of the above, and repeats nothing of the token.
     """
     if len(token) > LENGTH:
         raise Refused("unauthorized", TOO_LONG)
@@ -174,7 +175,7 @@ def _decode(part: str) -> bytes:
 
 def _check_times(claims: Claims, now: float) -> None:
     if claims.exp + LEEWAY <= now:
-        raise Refused("unauthorized", EXPIRED)
+        raise Refused("token_expired", EXPIRED)
 
     if claims.nbf - LEEWAY > now:
         raise Refused("unauthorized", EARLY)

@@ -135,6 +135,7 @@ def refusal(bad: BadUpgrade) -> bytes:
     about = [
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", str(len(body)).encode()),
+        (b"x-content-type-options", b"nosniff"),
     ]
     return denial_head(bad.status, [*about, *bad.headers]) + body
 

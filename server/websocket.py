@@ -7,6 +7,7 @@ parent's own; the range of uvicorn is pinned.
 
 from __future__ import annotations
 
+import logging
 from asyncio import TimerHandle
 from asyncio.transports import BaseTransport
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from server.ports import ABORT_AFTER, CLOSE_WITHIN, PINGS
 from server.transport import ABORT, LOST
 from server.upgrade import BadUpgrade, HeadReader, check, refusal
 
+log = logging.getLogger("uvicorn.error.websocket")
+log.setLevel(logging.ERROR)  # what is less would show addresses, heads and messages: tokens
 HIGH_WATER = 32 * 1024
 """Bytes the loop may hold for a peer before its writer waits."""
 FRAGMENTS = 128
@@ -40,6 +43,8 @@ class HardenedWebSocket(WebSocketsSansIOProtocol):
         """Bound what may wait for this peer."""
         super().connection_made(transport)
         self.close_timeout = CLOSE_WITHIN
+        self.logger = self.conn.logger = log
+        self.conn.debug = False
         self._lost: list[Callable[[float], None]] = []
         self.transport.set_write_buffer_limits(high=HIGH_WATER)
 

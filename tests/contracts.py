@@ -106,10 +106,13 @@ async def a_room_that_nobody_was_in_has_no_top(plane: Backplane, heard: Heard) -
 async def a_key_counts_once(plane: Backplane, heard: Heard) -> None:
     """What is published again under its key is not, and gets its first place; others are free."""
     await plane.subscribe("t/a")
+    assert await plane.repeats("t/a", "k") is None
     first = await plane.publish_once("t/a", say("first"), "k")
+    assert await plane.repeats("t/a", "k") == Repeated(first.epoch, first.offset)
     again = await plane.publish_once("t/a", say("again"), "k")
     assert (type(first), again) == (Position, Repeated(first.epoch, first.offset))
     for key, once in (("t/a", "other"), ("t/b", "k"), ("u/a", "k")):
+        assert await plane.repeats(key, once) is None
         assert type(await plane.publish_once(key, say(once), once)) is Position
 
     await heard.wait(2)
@@ -136,8 +139,11 @@ async def tenants_see_their_own_rooms(plane: Backplane, heard: Heard) -> None:
     await plane.publish("t/b", say(1))
     await plane.subscribe("t/a")
     await plane.publish("tt/c", say(1))
-    assert await plane.rooms("t") == ["t/a", "t/b"]
+    assert sorted(await plane.rooms("t")) == ["t/a", "t/b"]
     assert await plane.rooms("nobody") == []
+    counted = await plane.remembered("t")
+    assert (counted.rooms, counted.events, counted.bytes > 0) == (2, 1, True)
+    assert (await plane.remembered("nobody")).rooms == 0
 
 
 async def a_refused_event_uses_no_offset(plane: Backplane, heard: Heard) -> None:

@@ -11,11 +11,11 @@ import uvicorn
 
 
 @asynccontextmanager
-async def hosted(app: Any, **config: Any) -> AsyncIterator[int]:
-    """Serve an app for the length of a block; yields its port."""
+async def hosted(app: Any, sockets: Any = None, **config: Any) -> AsyncIterator[int]:
+    """Serve an app for the length of a block, on sockets of its own or these; yields its port."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, **config))
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(server.serve)
+        tasks.start_soon(server.serve, sockets)
         with anyio.fail_after(10):
             while not server.started:
                 await anyio.lowlevel.checkpoint()

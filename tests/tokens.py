@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 SECRET = "canary-acme-0123456789-0123456789-0123456789"
 OTHER_SECRET = "canary-other-0123456789-0123456789-0123456789"
+OPERATOR = "canary-operator-0123456789-0123456789"
+NEXT_OPERATOR = "canary-next-operator-0123456789-0123456789"
 EVERYWHERE = [{"pattern": "*", "can": ["speak", "listen", "publish", "presence", "admin"]}]
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from actors.errors import Refused
 from actors.limits import History
-from actors.log import Position, Recovery, Repeated, RoomLog, Stock
+from actors.log import Position, Recovery, Remembered, Repeated, RoomLog, Stock
 from actors.messages import RoomEvent
 from actors.ports import Clock
 from actors.quota import UNLIMITED, Quotas
@@ -57,14 +57,20 @@ class MemoryBackplane:
 
     async def publish_once(self, key: str, event: RoomEvent, once: str) -> Position:
         """Publish, unless that was done under the same `once`. Raises Refused."""
-        tenant, use, now = _tenant(key), (key, once), self._clock.monotonic()
-        first = self._once.find(tenant, use, now)
+        first = await self.repeats(key, once)
         if first is not None:
-            return Repeated(first.epoch, first.offset)
+            return first
 
+        tenant, now = _tenant(key), self._clock.monotonic()
+        self._once.check(tenant)
         position = await self.publish(key, event)
-        self._once.keep(tenant, use, position, now)
+        self._once.keep(tenant, (key, once), position, now)
         return position
+
+    async def repeats(self, key: str, once: str) -> Position | None:
+        """Return the place of what was published under this `once` lately."""
+        first = self._once.find(_tenant(key), (key, once), self._clock.monotonic())
+        return None if first is None else Repeated(first.epoch, first.offset)
 
     async def relay(self, key: str, event: RoomEvent) -> None:
         """Deliver an event that is not kept."""
@@ -95,9 +101,17 @@ class MemoryBackplane:
         return None if log is None else log.top
 
     async def rooms(self, tenant: str) -> list[str]:
-        """List the tenant's rooms by key."""
+        """List the tenant's rooms by key, in no order."""
         shelf = self._shelves.get(tenant)
-        return [] if shelf is None else sorted(shelf.logs)
+        return [] if shelf is None else list(shelf.logs)
+
+    async def remembered(self, tenant: str) -> Remembered:
+        """Count what the rooms of a tenant remember."""
+        shelf = self._shelves.get(tenant)
+        if shelf is None:
+            return Remembered(0, 0, 0)
+
+        return Remembered(len(shelf), shelf.events, shelf.bytes)
 
     async def run(self, deliver: Callable[[str, Frame], None], ready: Callable[[], None]) -> None:
         """Deliver to this function until cancelled."""

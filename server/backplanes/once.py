@@ -28,20 +28,16 @@ class Once:
         return sum(map(len, self._tenants.values()))
 
     def find(self, tenant: str, use: Use, now: float) -> Position | None:
-        """Return the place of the first publish under a key; None where there is none by `now`.
-
-        Raises Refused("overload") where there is none, and no room for one.
-        """
+        """Return the place of the first publish under a key; None where there is none by `now`."""
         self._forget(tenant, now)
-        kept = self._tenants.get(tenant, OrderedDict())
-        if use in kept:
-            return kept[use][1]
+        kept = self._tenants.get(tenant)
+        return kept[use][1] if kept is not None and use in kept else None
 
-        if len(kept) >= self._most:
+    def check(self, tenant: str) -> None:
+        """Raise Refused("overload") if there is no room for one more key of a tenant."""
+        if len(self._tenants.get(tenant, ())) >= self._most:
             message = f"this tenant has used {self._most} keys in {KEEP:g} seconds"
             raise Refused("overload", message, "Idempotency-Key", "limits.publish_keys")
-
-        return None
 
     def keep(self, tenant: str, use: Use, place: Position, now: float) -> None:
         """Note the place of a publish under a key."""

@@ -23,8 +23,8 @@ class Shelf:
         """Rooms that have a history, the one that was published to last at the end."""
         self._idle: OrderedDict[str, float] = OrderedDict()
         """Rooms that nobody is in, with when each was used last, which is their order."""
-        self.bytes = 0
-        """Encoded bytes of the events kept."""
+        self.events = self.bytes = 0
+        """Events kept, and their encoded bytes."""
 
     def __len__(self) -> int:
         """Rooms."""
@@ -60,7 +60,7 @@ class Shelf:
         """Keep the next event of a room; while the bytes are too many, let go of the quietest."""
         held, size = len(log), log.bytes
         log.append(frame, now)
-        self._count(log, held, size)
+        self._count(len(log) - held, log.bytes - size)
         if key in self._spoken:
             self._spoken.move_to_end(key)
         else:
@@ -77,7 +77,7 @@ class Shelf:
         """Let go of what is too old in a room."""
         held, size = len(log), log.bytes
         log.expire(now)
-        self._count(log, held, size)
+        self._count(len(log) - held, log.bytes - size)
         if not log:
             self._spoken.pop(key, None)
 
@@ -106,7 +106,7 @@ class Shelf:
         held, size = len(log), log.bytes
         log.shrink(1 if len(self._spoken) == 1 else held)
         self._stock.evicted += held - len(log)
-        self._count(log, held, size)
+        self._count(len(log) - held, log.bytes - size)
         if not log:
             del self._spoken[key]
 
@@ -116,12 +116,11 @@ class Shelf:
         del self._idle[key]
         self._spoken.pop(key, None)
         self._stock.rooms -= 1
-        self._stock.events -= len(log)
-        self._stock.bytes -= log.bytes
-        self.bytes -= log.bytes
+        self._count(-len(log), -log.bytes)
 
-    def _count(self, log: RoomLog, held: int, size: int) -> None:
-        grown, stock = log.bytes - size, self._stock
-        self.bytes += grown
-        stock.bytes += grown
-        stock.events += len(log) - held
+    def _count(self, events: int, size: int) -> None:
+        stock = self._stock
+        self.events += events
+        stock.events += events
+        self.bytes += size
+        stock.bytes += size

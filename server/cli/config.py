@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 import tomli_w
-from msgspec.inspect import DictType, Metadata, StructType, Type, type_info
+from msgspec.inspect import DictType, Metadata, StructType, Type, VarTupleType, type_info
 
 from actors.limits import Section
 from server.cli.doctor import check_engines
@@ -31,6 +31,9 @@ def _veiled(value: Any, kind: Type) -> Any:
 
     if isinstance(kind, DictType):
         return {name: _veiled(each, kind.value_type) for name, each in value.items()}
+
+    if isinstance(kind, VarTupleType):
+        return [_veiled(each, kind.item_type) for each in value]
 
     if isinstance(value, str) and "://" in value and "?" in value and not is_secret(kind):
         return f"{value.partition('?')[0]}?{HIDDEN}"  # keys stand there, too

@@ -12,6 +12,7 @@ from server.engines.address import allows, parse
 Secret = Annotated[str, Meta(extra_json_schema={"writeOnly": True})]
 """A value that is never shown: a key, a token, a header that carries one."""
 Scalar = str | bool | int | float
+SecretValue = Annotated[Scalar | tuple[str, ...], Meta(extra_json_schema={"writeOnly": True})]
 Milliseconds = Annotated[int, Meta(ge=0)]
 BINARY_EMPTY = "binary-empty"
 """Stands for an empty binary message where the end of the audio is told."""
@@ -107,7 +108,7 @@ class Deepgram(Provider, frozen=True):
     """Whether there are partials."""
     endpointing: Milliseconds = 300
     """Milliseconds of silence that end an utterance; 0 turns that off."""
-    parameters: dict[str, Scalar | tuple[str, ...]] = field(default_factory=dict)
+    parameters: dict[str, SecretValue] = field(default_factory=dict)
     """Any other parameter of the query; a list repeats it."""
     connection: Connection = Connection()
 
@@ -184,9 +185,9 @@ class WebSocket(Provider, frozen=True):
     """Streams at a time."""
     headers: dict[str, Secret] = field(default_factory=dict)
     """Headers of the upgrade; a host that a client names gets them only if it is that of `url`."""
-    subprotocols: tuple[str, ...] = ()
+    subprotocols: tuple[Secret, ...] = ()
     """Subprotocols that are offered."""
-    first: str = ""
+    first: Secret = ""
     """Text to begin with, with the same words in braces as in `url`; empty for none."""
     end: str = ""
     """Text that ends the audio, or `binary-empty`; empty: the connection is closed."""

@@ -50,6 +50,7 @@ REFUSALS = {
     "draining": SHUTTING_DOWN,
     "overload": TOO_MANY,
     "quota_exceeded": TOO_MANY,
+    "rate_limited": TRY_AGAIN,
     "room_limit": TOO_MANY,
     "engine_busy": TRY_AGAIN,
 }

@@ -10,6 +10,7 @@ from fastapi.responses import Response
 
 from actors.errors import FORBIDDEN
 from actors.principal import Principal
+from server.callers import caller_of
 from server.directory import Directory
 from server.documents import ConnectionPage, PageQuery
 from server.node import Node
@@ -22,7 +23,7 @@ CONNECTION = [{"name": "id", "in": "path", "required": True, "schema": {"type": 
 
 def administrator(node: Node, request: Request) -> Principal:
     """Say who it is that administers the whole tenant. Raises Refused."""
-    principal = node.authenticate(request.scope)
+    principal = caller_of(node, request)
     principal.require_everywhere("admin")
     return principal
 
@@ -34,7 +35,7 @@ def add_connections(app: FastAPI, node: Node) -> None:
     @app.get(
         "/v1/connections",
         operation_id="connections",
-        **described(ConnectionPage, 400, parameters=PAGE),
+        **described(ConnectionPage, parameters=PAGE),
     )
     async def connections(request: Request) -> Response:
         """List the live connections of the tenant, by id."""
@@ -45,7 +46,7 @@ def add_connections(app: FastAPI, node: Node) -> None:
         "/v1/connections/{id}",
         operation_id="disconnect",
         status_code=204,
-        **described(None, 404, parameters=CONNECTION),
+        **described(None, parameters=CONNECTION),
     )
     async def disconnect(request: Request) -> Response:
         """End a connection with the close code 4502, after which clients do not come back."""

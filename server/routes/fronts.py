@@ -29,7 +29,7 @@ from server.fronts.revai import RevaiTranslator, ending_of, read_stream
 from server.fronts.translator import Translator, fit
 from server.fronts.vosk import VoskTranslator, read_vosk
 from server.node import Node
-from server.problems import deny, retry_after
+from server.problems import GUARDS, deny, retry_after
 from server.routes.sockets import transport_of
 from server.transport import ABORT
 
@@ -164,7 +164,7 @@ def _deepgram_refusal(refused: Refused, request: str) -> Response:
     code = refused.code.upper()
     body = {"err_code": code, "err_msg": refused.message, "request_id": request}
     headers = {"dg-error": refused.message, "dg-request-id": request}
-    headers |= retry_after(refused)
+    headers |= GUARDS | retry_after(refused)
     status = STATUSES.get(refused.code, refused.status)
     return Response(msgspec.json.encode(body), status, headers, media_type="application/json")
 

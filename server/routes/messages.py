@@ -9,6 +9,7 @@ from fastapi.responses import Response
 
 from actors.errors import Refused
 from actors.log import Repeated
+from server.callers import caller_of
 from server.documents import Broadcasted, Publish, Published
 from server.node import Node
 from server.openapi import KEY, ROOM, described
@@ -38,11 +39,11 @@ def add_messages(app: FastAPI, node: Node) -> None:
     @app.post(
         "/v1/rooms/{room}/messages",
         operation_id="publish",
-        **described(Published, 400, 413, 429, 503, body=Publish, parameters=[*ROOM, *KEY]),
+        **described(Published, 413, 429, 503, body=Publish, parameters=[*ROOM, *KEY]),
     )
     async def publish(request: Request) -> Response:
         """Publish a value to a room; answers its position."""
-        principal = node.authenticate(request.scope)
+        principal = caller_of(node, request)
         await node.pace(principal)
         room = check_room(request.path_params["room"])
         principal.require(room, "publish")
@@ -54,11 +55,11 @@ def add_messages(app: FastAPI, node: Node) -> None:
     @app.post(
         "/v1/broadcast",
         operation_id="broadcast",
-        **described(Broadcasted, 400, 413, 429, 503, body=Publish, parameters=KEY),
+        **described(Broadcasted, 413, 429, 503, body=Publish, parameters=KEY),
     )
     async def broadcast(request: Request) -> Response:
         """Publish a value to every room of the tenant that the token covers; answers how many."""
-        principal = node.authenticate(request.scope)
+        principal = caller_of(node, request)
         await node.pace(principal)
         principal.require_somewhere("publish")
         body = await read_body(request, limit, Publish)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
+from server.callers import caller_of
 from server.directory import Directory
 from server.documents import PageQuery, PresencePage
 from server.node import Node
@@ -20,11 +21,11 @@ def add_presence(app: FastAPI, node: Node) -> None:
     @app.get(
         "/v1/rooms/{room}/presence",
         operation_id="presence",
-        **described(PresencePage, 400, parameters=[*ROOM, *PAGE]),
+        **described(PresencePage, parameters=[*ROOM, *PAGE]),
     )
     async def presence(request: Request) -> Response:
         """List who is in a room, by id; a room that is not there has nobody in it."""
-        principal = node.authenticate(request.scope)
+        principal = caller_of(node, request)
         room = check_room(request.path_params["room"])
         page = read_query(request, PageQuery)
         return reply(directory.presence(principal, room, page))

@@ -22,7 +22,7 @@ def add_revoke(app: FastAPI, node: Node) -> None:
     @app.post(
         "/v1/revoke",
         operation_id="revoke",
-        **described(Affected, 400, 404, 413, 422, body=Revoke),
+        **described(Affected, 413, 422, body=Revoke),
     )
     async def revoke(request: Request) -> Response:
         """Revoke a subject, a token, or a connection; answers how many connections were closed."""

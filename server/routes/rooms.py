@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
+from server.callers import caller_of
 from server.directory import Directory
 from server.documents import Affected, PageQuery, RoomPage, RoomState, Unsubscribe
 from server.node import Node
@@ -17,21 +18,21 @@ def add_rooms(app: FastAPI, node: Node) -> None:
     """Add GET /v1/rooms, GET /v1/rooms/{room} and POST /v1/rooms/{room}/unsubscribe."""
     directory, limit = Directory(node.manager), node.settings.limits.text_bytes
 
-    @app.get("/v1/rooms", operation_id="rooms", **described(RoomPage, 400, parameters=PAGE))
+    @app.get("/v1/rooms", operation_id="rooms", **described(RoomPage, parameters=PAGE))
     async def rooms(request: Request) -> Response:
         """List the rooms that the token administers, by name."""
-        principal = node.authenticate(request.scope)
+        principal = caller_of(node, request)
         principal.require_somewhere("admin")
         return reply(await directory.rooms(principal, read_query(request, PageQuery)))
 
     @app.get(
         "/v1/rooms/{room}",
         operation_id="room",
-        **described(RoomState, 400, 404, parameters=ROOM),
+        **described(RoomState, parameters=ROOM),
     )
     async def room(request: Request) -> Response:
         """Describe a room."""
-        principal = node.authenticate(request.scope)
+        principal = caller_of(node, request)
         name = check_room(request.path_params["room"])
         principal.require(name, "admin")
         return reply(await directory.room(principal, name))
@@ -39,11 +40,11 @@ def add_rooms(app: FastAPI, node: Node) -> None:
     @app.post(
         "/v1/rooms/{room}/unsubscribe",
         operation_id="unsubscribe",
-        **described(Affected, 400, 404, 413, body=Unsubscribe, parameters=ROOM),
+        **described(Affected, 413, body=Unsubscribe, parameters=ROOM),
     )
     async def unsubscribe(request: Request) -> Response:
         """Take a connection, or all of a subject, out of a room; answers how many."""
-        principal = node.authenticate(request.scope)
+        principal = caller_of(node, request)
         name = check_room(request.path_params["room"])
         principal.require(name, "admin")
         body = await read_body(request, limit, Unsubscribe)

@@ -12,14 +12,15 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from actors.catalog import spec_of
 from actors.commands import AnyCommand, Join, Start
-from actors.errors import Refused
-from actors.messages import Label
+from actors.errors import Refused, SessionEnd
+from actors.messages import Ack, CommandId, Label
 from actors.microphone import Kind
 from actors.principal import Principal
 from actors.wire import SUBPROTOCOLS, Codec
 from server.asgi import LEAN, AsgiSession
 from server.auth import site_of
 from server.lean import LeanTransport
+from server.newcomers import Auth, brings_token_later, turn_away
 from server.node import Node
 from server.problems import deny
 from server.requests import check_room, read_query
@@ -28,6 +29,16 @@ from server.transport import AsgiTransport
 Route = Callable[[WebSocket], Awaitable[None]]
 First = Callable[[Node, WebSocket, Principal], AnyCommand | None]
 """Reads the command that the address implies, for who asks. Raises Refused."""
+
+
+class Admitted(msgspec.Struct, frozen=True):
+    """Who was let in, from where, and what is done for them."""
+
+    principal: Principal
+    command: AnyCommand | None
+    address: str
+    answers: CommandId | None
+    """The id of the message that brought the token, if it wants an answer."""
 
 
 class SpeakQuery(msgspec.Struct, frozen=True):
@@ -108,26 +119,83 @@ def _read_listen(node: Node, websocket: WebSocket, principal: Principal) -> Join
 
 async def _serve(node: Node, websocket: WebSocket, kind: Kind, first: First) -> None:
     """Admit a connection, hand it to an actor, and carry it to its end."""
+    if brings_token_later(websocket.scope):
+        await _serve_newcomer(node, websocket, kind, first)
+        return
+
     try:
-        principal = node.authenticate(websocket.scope)
-        command = first(node, websocket, principal)
-        address = site_of(websocket.scope)
-        node.manager.admit(principal, address)
+        admitted = _admit(node, websocket, first)
     except Refused as refused:
         await _deny(node, websocket, refused)
         return
 
-    offered = websocket.scope["subprotocols"]
-    chosen = next((name for name in offered if name in SUBPROTOCOLS), None)
-    codec = SUBPROTOCOLS[chosen or "roomcast.v1"]
     try:
-        await websocket.accept(chosen)
+        codec = await _accept(websocket)
     except WebSocketDisconnect:
         return
 
+    await _carry(node, websocket, kind, codec, admitted)
+
+
+async def _serve_newcomer(node: Node, websocket: WebSocket, kind: Kind, first: First) -> None:
+    """Accept a connection that nobody knows, and go on once its first message says who it is."""
+    manager, codec, auth = node.manager, None, None
+    try:
+        manager.refuse_while_draining()
+        with node.newcomers.place():
+            codec = await _accept(websocket)
+            auth = await node.newcomers.hear(websocket, codec)
+
+        admitted = _admit(node, websocket, first, auth)
+    except Refused as refused:
+        if codec is None:
+            await _deny(node, websocket, refused)
+            return
+
+        refused.id = auth.id if auth else None
+        node.metrics.observer.refused(refused.code)
+        await turn_away(websocket, codec, refused, manager.reconnect_ms())
+    except SessionEnd as late:
+        assert codec is not None
+        node.metrics.observer.refused(late.close.reason)
+        await turn_away(websocket, codec, late, manager.reconnect_ms())
+    except WebSocketDisconnect:
+        return
+    else:
+        await _carry(node, websocket, kind, codec, admitted)
+
+
+def _admit(node: Node, websocket: WebSocket, first: First, auth: Auth | None = None) -> Admitted:
+    """Say who it is and what the address implies, and that one more fits. Raises Refused."""
+    principal = node.authenticate(websocket.scope, auth.token if auth else None)
+    command = first(node, websocket, principal)
+    address = site_of(websocket.scope)
+    node.manager.admit(principal, address)
+    return Admitted(principal, command, address, auth.id if auth else None)
+
+
+async def _accept(websocket: WebSocket) -> Codec:
+    """Answer the upgrade; return what the messages are written in. Raises WebSocketDisconnect."""
+    offered = websocket.scope["subprotocols"]
+    chosen = next((name for name in offered if name in SUBPROTOCOLS), None)
+    await websocket.accept(chosen)
+    return SUBPROTOCOLS[chosen or "roomcast.v1"]
+
+
+async def _carry(
+    node: Node,
+    websocket: WebSocket,
+    kind: Kind,
+    codec: Codec,
+    admitted: Admitted,
+) -> None:
+    """Hand an accepted connection to an actor, and carry it to its end."""
     transport = transport_of(websocket, codec)
-    actor = node.manager.connect(kind, principal, transport, address)
-    await transport.run(actor, command)
+    actor = node.manager.connect(kind, admitted.principal, transport, admitted.address)
+    if admitted.answers is not None:
+        actor.tell(Ack(id=admitted.answers, at=node.manager.clock.wall()))
+
+    await transport.run(actor, admitted.command)
 
 
 def transport_of(websocket: WebSocket, codec: Codec) -> LeanTransport | AsgiTransport:

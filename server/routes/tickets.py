@@ -7,6 +7,7 @@ from fastapi.responses import Response
 from msgspec import UNSET, structs
 
 from actors.principal import Principal
+from server.callers import caller_of
 from server.documents import Ticket, TicketOrder
 from server.node import Node
 from server.openapi import described
@@ -21,15 +22,15 @@ def add_tickets(app: FastAPI, node: Node) -> None:
     @app.post(
         "/v1/tickets",
         operation_id="ticket",
-        **described(Ticket, 400, 413, 503, body=TicketOrder),
+        **described(Ticket, 413, 503, body=TicketOrder),
     )
     async def ticket(request: Request) -> Response:
         """Make a ticket for one connection: `?ticket=` of a socket takes it once."""
-        maker = node.authenticate(request.scope)
+        maker = caller_of(node, request)
         maker.require_somewhere("admin")
         order = await read_body(request, limit, TicketOrder)
         principal, now = holder_of(order, maker), clock.wall()
-        made = node.tickets.issue(principal, maker, order.ttl, now)
+        made = node.tickets.issue(principal, order.ttl, now)
         return reply(Ticket(ticket=made, expires=round(now + order.ttl, 3)))
 
 
@@ -47,4 +48,5 @@ def holder_of(order: TicketOrder, maker: Principal) -> Principal:
         subject=maker.subject if order.sub is UNSET else order.sub,
         name=maker.name if order.name is UNSET else order.name,
         grants=grants,
+        maker=maker.subject,
     )

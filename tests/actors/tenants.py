@@ -168,7 +168,7 @@ class Tenant:
 
     async def view(self) -> str:
         """Return all that this tenant can see, its names replaced by their order."""
-        plane, rooms = self._node.backplane, await self._node.backplane.rooms(self.name)
+        plane, rooms = self._node.backplane, sorted(await self._node.backplane.rooms(self.name))
         histories = [await plane.recover(key, None, 100) for key in rooms]
         seen = [
             *([*far.got, str(far.closed)] for far in self.far),

@@ -274,6 +274,72 @@ async def test_a_revocation_closes_what_it_names_and_nothing_else(
         assert node.manager.revoke("t", **names) == 0
 
 
+async def test_who_came_by_a_ticket_leaves_with_who_made_it_or_goes_on_with_a_token() -> None:
+    async with running() as node:
+        guest = Principal("t", "guest", token="1", maker="backend")
+        node.authority.tokens["own"] = Principal("t", "guest", token="2")
+        ends = [node.open(guest) for _ in range(2)]
+        other, _ = node.open(Principal("t", "guest", token="3", maker="another"))
+        await order(ends[1][0], "refresh", token="own")
+        assert node.manager.revoke("t", subject="backend") == 1
+        assert ending(ends[0][1]).code == 4505
+        assert ends[1][0].open
+        assert other.open
+        assert node.manager.access.revoked(guest)
+
+
+@pytest.mark.parametrize(
+    ("principal", "names", "ends"),
+    [
+        (ann(), {"subject": "ann"}, True),
+        (ann(), {"token": "1"}, True),
+        (Principal("t", "guest", maker="ann"), {"subject": "ann"}, True),
+        (ann(token="2"), {"token": "1"}, False),
+        (Principal("t", "bob"), {"subject": "ann"}, False),
+        (Principal("other", "ann"), {"subject": "ann"}, False),
+    ],
+)
+async def test_speech_that_waits_to_be_resumed_ends_with_the_access_of_who_lost_it(
+    principal: Principal, names: dict[str, str], ends: bool
+) -> None:
+    async with running() as node:
+        _, ear = await node.join("a", tenant=principal.tenant)
+        actor, mouth = node.open(principal)
+        await order(actor, "start", id=1, room="a")
+        await settle()
+        (stream,) = node.engine.streams
+        await actor.receive(b"\0" * 640)
+        mouth.vanish()
+        await settle()
+        assert node.manager.revoke("t", **names) == 0
+        await settle()
+        assert (stream.ended, bool(node.manager.upkeep.speaking)) == (ends, True)
+        stream.transcribe("last words")
+        await settle()
+        assert [event.text for event in ear.of(Transcript)] == ["last words"]
+        if ends:
+            stream.finish()
+            await settle()
+            assert node.manager.upkeep.speaking == {}
+
+
+async def test_speech_that_somebody_else_has_resumed_goes_on() -> None:
+    async with running() as node:
+        first, mouth = node.open(ann())
+        await order(first, "start", id=1, room="a")
+        await settle()
+        mouth.vanish()
+        second, far = node.open(ann(token="2"))
+        await order(second, "start", id=1, room="a", resume=mouth.of(Ack)[0].session)
+        assert node.manager.revoke("t", token="1") == 0
+        await settle()
+        assert [each.ended for each in node.engine.streams] == [False]
+        assert node.manager.revoke("t", token="2") == 1
+        await settle()
+        assert [each.ended for each in node.engine.streams] == [True]
+        assert ending(far).code == 4505
+
+
 async def test_one_connection_can_be_closed_and_its_token_still_holds() -> None:
     async with running() as node:
         actor, far = node.open(ann())

@@ -65,6 +65,7 @@ def test_a_refusal_has_the_status_of_its_code(code: str) -> None:
     ("refused", "code"),
     [
         ("forbidden", 4502),
+        ("rate_limited", 4006),
         ("token_expired", 4004),
         ("unauthorized", 4501),
         ("unknown_session", 4508),

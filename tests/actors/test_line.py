@@ -17,6 +17,7 @@ from actors.errors import Refused, UpstreamLost, find
 from actors.limits import Ingress, Limits, Upstream
 from actors.line import AT_ONCE
 from actors.messages import Ack, AudioSpec, Gap, Recognition, Speaker, Speech
+from actors.principal import Principal
 from actors.roles import Subject
 from actors.speech import GAPS, SpeechSession
 from tests.actors.test_speech import FRAME, Speaking, numbered, speaking
@@ -405,7 +406,7 @@ async def test_a_gap_while_nobody_holds_the_session_is_told_to_who_resumes() -> 
         await settle()
         scene.stream.stall()
         await scene.hear(10)
-        scene.session.detach()
+        scene.session.detach(Principal("t"))
         scene.stream.resume()
         await settle()
         assert scene.gaps == []
@@ -473,7 +474,7 @@ async def test_each_flush_is_asked_of_the_next_engine_however_soon_it_answers() 
 
 async def test_gaps_that_nobody_is_there_to_be_told_are_bounded() -> None:
     async with speaking() as scene:
-        scene.session.detach()
+        scene.session.detach(Principal("t"))
         for count in range(2 * GAPS):
             scene.session.hole(count * 20, count * 20 + 10, sent=False)
 

@@ -136,6 +136,15 @@ def test_a_broadcast_is_paid_for_after_it() -> None:
     meter.check_bytes(1000, 0.0)
 
 
+def test_who_looks_at_a_meter_makes_none() -> None:
+    meters = Meters(lambda: 0.0)
+    meters.quotas_of = lambda tenant: quotas(rooms=3)
+    assert meters.look("t").quotas.rooms == 3
+    assert meters.look("t") is not meters.look("t")
+    assert meters.look("t").usage(0.0) == meters.of("t").usage(0.0)
+    assert meters.look("t") is meters.of("t")
+
+
 def test_other_quotas_hold_from_the_next_sweep_and_what_is_spent_stays_spent() -> None:
     allowed = {"t": quotas(publishes_per_second=1, publishes_burst=1)}
     meters = Meters(lambda: 0.0)

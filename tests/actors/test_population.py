@@ -48,3 +48,22 @@ async def test_who_waits_is_asked_again_whenever_somebody_has_left() -> None:
                 far.vanish()
 
         assert seen == [3, 2, 1, 0]
+
+
+async def test_the_connections_of_a_tenant_are_found_by_id_until_they_are_gone() -> None:
+    async with running() as node:
+        population = node.manager.population
+        one, far = node.connect(tenant="t")
+        two, _ = node.connect(tenant="t")
+        other, _ = node.connect(tenant="u")
+        assert population.of("t") == {one.id: one, two.id: two}
+        assert population.of("u") == {other.id: other}
+        far.stall()
+        one.close(RESTART)
+        assert one.id in population.of("t")
+        far.vanish()
+        far.vanish()
+        assert population.of("t") == {two.id: two}
+        two.transport.abort()
+        assert population.of("t") == population.of("nobody") == {}
+        assert population._tenants.keys() == {"u"}

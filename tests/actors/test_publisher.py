@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import anyio
 import msgspec
 import pytest
 
 from actors.errors import Refused
+from actors.log import Position, Repeated
 from actors.meter import Meters
 from actors.principal import Grant, Principal
 from actors.publisher import Publisher
@@ -56,3 +58,42 @@ async def test_a_message_above_the_burst_of_bytes_is_refused_for_good() -> None:
 
         assert refusal.value.setting == "tenants.dev.quotas.bytes_burst"
         assert refusal.value.retry_after == 0
+
+
+async def test_what_is_sent_again_under_its_key_spends_no_quota() -> None:
+    async with running() as node:
+        node.manager.meters.quotas_of = lambda tenant: LIMITED
+        send, everybody = node.manager.send_message, Principal("dev")
+        first = await send(everybody, "a", "x" * 30, "k")
+        for _ in range(10):
+            again = await send(everybody, "a", "x" * 30, "k")
+            assert again == Repeated(first.epoch, first.offset)
+
+        await send(everybody, "a", "x" * 30, "l")
+        with pytest.raises(Refused, match="publishes_per_second"):
+            await send(everybody, "a", 1, "m")
+
+        assert await send(everybody, "a", 1, "k") == again
+        assert node.manager.meters.of("dev").publishes == 2
+        mute = Principal("dev", grants=(Grant("*", ("listen",)),))
+        with pytest.raises(Refused, match="cover"):
+            await send(mute, "a", 1, "k")
+
+
+async def test_a_broadcast_that_is_sent_again_costs_the_rooms_that_missed_it() -> None:
+    async with running() as node:
+        node.manager.meters.quotas_of = lambda tenant: LIMITED
+        ears = {room: (await node.join(room))[1] for room in "ac"}
+        for _ in range(5):
+            places = await node.manager.broadcast(Principal("dev"), 1, "k")
+
+        assert [type(place) for place in places] == [Repeated, Repeated]
+        with pytest.raises(Refused, match="publishes_per_second"):
+            await node.publish("a", 2)
+
+        await anyio.sleep(1)
+        ears["b"] = (await node.join("b"))[1]
+        places = await node.manager.broadcast(Principal("dev"), 1, "k")
+        assert [type(place) for place in places].count(Position) == 1
+        await settle()
+        assert {room: data_of(ear) for room, ear in ears.items()} == {room: [1] for room in "abc"}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from msgspec import UNSET
 
-from actors.errors import Refused
+from actors.errors import AUTH_TIMEOUT, RATE_LIMITED, Refused
 from actors.limits import Limits
-from actors.messages import Error
-from actors.refusals import FORBIDDEN_MOST, Patience, error_of
+from actors.messages import Closing, Error
+from actors.refusals import FORBIDDEN_MOST, Patience, error_of, goodbye
 
 BAD = Refused("bad_message", "no")
 GUESS = Refused("forbidden", "no")
@@ -21,6 +21,19 @@ def test_an_error_has_the_fields_that_apply() -> None:
     assert (error.id, error.code, error.message) == (7, "limit_exceeded", "too much")
     assert (error.field, error.setting) == ("history", "limits.history.replay")
     assert error_of(BAD).id is UNSET
+
+
+def test_a_goodbye_says_when_to_come_back_to_those_who_may() -> None:
+    assert goodbye(RATE_LIMITED.because("slowly", 2.5), 1000) == Closing(
+        code=4006,
+        reason="rate_limited",
+        retry=True,
+        message="slowly",
+        reconnect_ms=1000,
+        retry_after=2.5,
+    )
+    final = goodbye(AUTH_TIMEOUT, 1000)
+    assert (final.retry, final.reconnect_ms, final.retry_after) == (False, 0, UNSET)
 
 
 def test_errors_come_back_as_time_goes_by() -> None:

@@ -16,3 +16,11 @@ def stuck(audio: Audio, spec: AudioSpec) -> Iterator[dict[str, Any]]:
     here, _there = socket.socketpair()
     yield {"text": "before it hung", "final": True, "start": 0.0, "end": 0.01}
     here.recv(1)
+
+
+def broken(audio: Audio, spec: AudioSpec) -> Iterator[dict[str, Any]]:
+    """Fail at the first chunk."""
+    for chunk in audio:
+        raise ValueError(f"{len(chunk)} bytes are too many")
+
+    yield {}

@@ -8,16 +8,18 @@ import httpx2
 import msgspec
 
 from server.settings import Settings
-from tests.tokens import OTHER_SECRET, mint, tenant
+from tests.tokens import NEXT_OPERATOR, OPERATOR, OTHER_SECRET, mint, tenant
 
+UNBOUNDED = {"arrivals": {"per_address": 0, "per_node": 0, "failures_per_address": 0}}
+"""Limits under which tests may bring as many wrong tokens as they like."""
 TABLE = {**tenant(), **tenant("other", OTHER_SECRET)}
+KEYS = [OPERATOR, NEXT_OPERATOR]
 
 
 def settings_of(**changes: Any) -> Settings:
-    """Return settings with two tenants and the echo engine alone."""
-    return msgspec.convert(
-        {"engines": {"enabled": ["echo"]}, "tenants": TABLE, **changes}, Settings
-    )
+    """Return settings with two tenants, an operator, and the echo engine alone."""
+    usual = {"engines": {"enabled": ["echo"]}, "tenants": TABLE, "operator": {"keys": KEYS}}
+    return msgspec.convert({**usual, "limits": UNBOUNDED, **changes}, Settings)
 
 
 def token_of(tenant: str = "acme", **changes: Any) -> str:

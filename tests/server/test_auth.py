@@ -28,6 +28,7 @@ from server.settings import Settings
 from server.websocket import HardenedWebSocket
 from tests.e2e.clients import client
 from tests.hosted import hosted
+from tests.server.api import UNBOUNDED
 from tests.tokens import OTHER_SECRET, SECRET, forge, mint, pem, tenant
 
 ORIGIN = "https://app.example.com"
@@ -59,7 +60,12 @@ BAD: dict[str, Callable[[], str]] = {
 
 def settings_of(dev: bool = False, **tenants: Any) -> Settings:
     """Return settings with tenants and the echo engine alone."""
-    table = {"dev": dev, "engines": {"enabled": ["echo"]}, "tenants": tenants}
+    table = {
+        "dev": dev,
+        "engines": {"enabled": ["echo"]},
+        "tenants": tenants,
+        "limits": UNBOUNDED,
+    }
     return msgspec.convert(table, Settings)
 
 
@@ -194,7 +200,8 @@ async def check_refused(address: str, bad: str, token: str) -> None:
         assert answer.status == 401, (bad, answer)
         assert not is_told(answer, token)
 
-    assert '"err_code":"UNAUTHORIZED"' in deepgram.body
+    code = "token_expired" if bad == "expired" else "unauthorized"
+    assert f'"err_code":"{code.upper()}"' in deepgram.body
     assert all("Bearer" in answer.headers for answer in answers)
     assert (revai.status, revai.code) == (101, 4001)
     assert not is_told(revai, token)
@@ -207,7 +214,7 @@ async def check_refused(address: str, bad: str, token: str) -> None:
                 response = await http.post(asked, json={"data": 1}, headers=headers)
                 assert response.status_code == 401
                 assert response.headers["www-authenticate"] == "Bearer"
-                assert response.json()["code"] == "unauthorized"
+                assert response.json()["code"] == code
                 assert not is_told(Answer(401, response.text, str(response.headers)), token)
 
 
@@ -262,7 +269,7 @@ async def test_a_live_connection_takes_another_token_and_a_revoked_one_is_not_le
     ann, ben = mint(sub="ann", jti="1"), mint(sub="ben")
     async with client(f"ws://{address}/v1/connect?token={ann}") as someone:
         for token, code in (
-            (mint(sub="ann", exp=1), "unauthorized"),
+            (mint(sub="ann", exp=1), "token_expired"),
             (forge({"alg": "none"}, sub="ann"), "unauthorized"),
             (ben, "forbidden"),
             (mint(sub="ann"), None),

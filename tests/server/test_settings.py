@@ -171,13 +171,15 @@ def test_a_secret_is_never_shown(tmp_path: Path) -> None:
     file = tmp_path / "roomcast.toml"
     file.write_text(
         "[engines.revai]\ntoken = 'sesame'\n[engines.deepgram]\nkey = 'sesame'\n"
+        "parameters = {token = 'sesame', tag = ['sesame']}\n"
         "[engines.websocket]\nheaders = {Authorization = 'Bearer sesame'}\n"
         "url = 'wss://example.com/path?key=sesame'\n"
+        "first = '{\"key\": \"sesame\"}'\nsubprotocols = ['token', 'sesame']\n"
     )
     settings = load(file, {})
     shown = str(msgspec.to_builtins(veiled(settings)))
     assert "sesame" not in shown + repr(settings)
-    assert shown.count("***") == 4
+    assert shown.count("***") == 9
     assert "wss://example.com/path" in shown
     assert settings.engines.revai.token == "sesame"
 

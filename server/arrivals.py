@@ -1,0 +1,111 @@
+"""How fast connections may be opened, and wrong tokens brought, before anything is looked at.
+
+A flood costs a look into a table for each try. Time is an argument.
+"""
+
+from __future__ import annotations
+
+from actors.errors import Refused
+from actors.limits import Arrivals
+
+ADDRESSES = 10_000
+"""Addresses of which it is remembered what they did, in each of the two tables."""
+SWEEP_EVERY = 1.0
+"""Seconds between two looks for addresses that can be forgotten, in a table that is full."""
+UNBOUNDED = Arrivals(per_address=0, per_node=0, failures_per_address=0)
+
+
+class Pace:
+    """How often each of many may do something: `burst` times at once, `rate` times a second.
+
+    A number is kept for each: the time at which all that it did is paid for, and it is forgotten
+    from then on. At most `most` are kept; those who come when that many are still paying count
+    together, as one.
+    """
+
+    __slots__ = ("_ahead", "_cost", "_most", "_others", "_paid", "_swept")
+
+    def __init__(self, rate: float, burst: int, most: int = ADDRESSES) -> None:
+        """Bound everybody; a rate of 0 bounds nobody."""
+        self._cost = 1 / rate if rate else 0.0
+        self._ahead = (burst - 1) * self._cost
+        self._most = most
+        self._paid: dict[str, float] = {}
+        self._others = self._swept = 0.0
+
+    def __len__(self) -> int:
+        """Names that are remembered."""
+        return len(self._paid)
+
+    def wait(self, name: str, now: float) -> float:
+        """Return the seconds until once more is allowed, 0.0 for at once; count nothing."""
+        paid = self._paid.get(name)
+        if paid is None:
+            if len(self._paid) < self._most:
+                return 0.0
+
+            paid = self._others
+
+        wait = paid - now - self._ahead
+        return wait if wait > 1e-6 else 0.0
+
+    def count(self, name: str, now: float) -> None:
+        """Count once."""
+        if not self._cost:
+            return
+
+        paid = self._paid.get(name)
+        if paid is None and len(self._paid) >= self._most and not self._sweep(now):
+            self._others = max(self._others, now) + self._cost
+        else:
+            self._paid[name] = (now if paid is None or paid < now else paid) + self._cost
+
+    def _sweep(self, now: float) -> bool:
+        """Forget whoever has paid, not too often; return whether there is room now."""
+        if now >= self._swept + SWEEP_EVERY:
+            self._swept = now
+            self._paid = {name: paid for name, paid in self._paid.items() if paid > now}
+
+        return len(self._paid) < self._most
+
+
+class Turnstile:
+    """What every connection passes first, and every wrong token counts against."""
+
+    def __init__(self, limits: Arrivals) -> None:
+        self.limits = limits
+        self._addresses = Pace(limits.per_address, limits.per_address_burst)
+        self._node = Pace(limits.per_node, limits.per_node_burst, 1)
+        self._failures = Pace(limits.failures_per_address, limits.failures_burst)
+
+    def arrive(self, address: str, now: float) -> None:
+        """Count a WebSocket upgrade. Raises Refused("rate_limited") or Refused("overload").
+
+        One that its address may not make is not counted against the node.
+        """
+        if wait := self._addresses.wait(address, now):
+            message = f"this address opens over {self.limits.per_address} connections a second"
+            raise _refused("rate_limited", message, "per_address", wait)
+
+        if wait := self._node.wait("", now):
+            message = f"over {self.limits.per_node} connections a second are opened on this node"
+            raise _refused("overload", message, "per_node", wait)
+
+        self._addresses.count(address, now)
+        self._node.count("", now)
+
+    def check_failures(self, address: str, now: float) -> None:
+        """Raise Refused("rate_limited") for an address that has brought too many wrong tokens."""
+        if wait := self._failures.wait(address, now):
+            most = self.limits.failures_per_address
+            message = f"over {most} credentials a second from this address were not accepted"
+            raise _refused("rate_limited", message, "failures_per_address", wait)
+
+    def failed(self, address: str, now: float) -> None:
+        """Count a token, ticket or key that was not accepted."""
+        self._failures.count(address, now)
+
+
+def _refused(code: str, message: str, setting: str, wait: float) -> Refused:
+    setting = f"limits.arrivals.{setting}"
+    return Refused(code, message, setting=setting, retry_after=round(wait, 3))

@@ -1,0 +1,53 @@
+"""Who asks the server API: somebody with a tenant's token, or the operator for a tenant."""
+
+from __future__ import annotations
+
+from fastapi import Request
+
+from actors.errors import Refused
+from actors.principal import Principal
+from server.auth import credentials_of
+from server.node import Node
+
+OPERATOR = "operator"
+"""The name of who comes with the operator's key."""
+NOBODY_ELSE = "this needs the operator's key"
+UNNAMED = "the operator says for which tenant: ?tenant=NAME, once"
+NO_TENANT = "there is no such tenant"
+FOREIGN = "the token is not one of this tenant"
+
+
+def caller_of(node: Node, request: Request) -> Principal:
+    """Say who asks, and for which tenant.
+
+    Raises Refused: a token of one tenant is told nothing of another.
+    """
+    named = set(request.query_params.getlist("tenant")) if request.url.query else set()
+    if node.operates(request.scope):
+        return _operator_for(node, request, named)
+
+    principal = node.authenticate(request.scope)
+    if not named <= {principal.tenant}:
+        raise Refused("forbidden", FOREIGN, "tenant")
+
+    return principal
+
+
+def require_operator(node: Node, request: Request) -> None:
+    """Raise Refused unless the operator asks; whose token is no good is told that first."""
+    if not node.operates(request.scope):
+        node.authenticate(request.scope)
+        raise Refused("forbidden", NOBODY_ELSE)
+
+
+def _operator_for(node: Node, request: Request, named: set[str]) -> Principal:
+    if len(named) != 1:
+        raise Refused("bad_message", UNNAMED, "tenant")
+
+    (tenant,) = named
+    if not node.gate.serves(tenant):
+        raise Refused("not_found", NO_TENANT, "tenant")
+
+    principal = Principal(tenant, name=OPERATOR)
+    node.gate.check(principal, credentials_of(request.scope).origin)
+    return principal
