@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from socket import create_server
 
 import msgspec
 import pytest
@@ -288,15 +289,13 @@ def test_what_is_left_behind_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_a_server_that_grows_over_many_cycles_is_told(
     base: int, cycles: int, problems: list[str]
 ) -> None:
-    async def weigh() -> Report:
-        async with answering(ANSWER) as (target, _):
-            report = Report("soak", target.http, soak.Plan())
-            cycling = soak.Soak(Stage(target, report), soak.Plan())
-            cycling.base, cycling.done = base * 1_000_000, cycles
-            soak.weigh(report, 90_000_000, cycling, 106_000_000)
-            return report
+    with create_server((HOST, 0)) as listening:
+        target = Target(listening.getsockname()[1])
 
-    report = asyncio.run(weigh())
+    report = Report("soak", target.http, soak.Plan())
+    cycling = soak.Soak(Stage(target, report), soak.Plan())
+    cycling.base, cycling.done = base * 1_000_000, cycles
+    soak.weigh(report, 90_000_000, cycling, 106_000_000)
     assert report.problems == problems
     assert report.numbers["server_mb_before"] == 90
     assert report.numbers.get("server_mb_after") == (106 if base else None)
