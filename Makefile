@@ -17,15 +17,14 @@ PEERS := gcc:gcc,libc6-dev nginx:nginx-light,libnginx-mod-nchan mosquitto:mosqui
 	nats-server:nats-server npm:nodejs,npm
 
 .PHONY: demo test check unit e2e resilience browser fuzz bench bench-peers bench-relay \
-	bench-neighbours conformance \
-	$(HEAVY) setup clean help
+	bench-neighbours conformance $(HEAVY) setup clean help
 
 help:
 	@echo "make demo     start a server, play recorded speech, leave the page up (EXIT=1: end with a verdict)"
 	@echo "make test     every check and test"
 	@echo "make unit     the engine's tests alone, in virtual time"
 	@echo "make resilience   lose, stall and refuse the speech provider, in real time (three minutes)"
-	@echo "make fuzz     try the WebSocket parser with random bytes (two minutes)"
+	@echo "make fuzz     try the WebSocket parser and the commands with whatever may come (four minutes)"
 	@echo "make bench    measure, and print a table"
 	@echo "make conformance          Autobahn|Testsuite against every protocol of the server"
 	@echo "make conformance-limits   its cases of big messages (a minute)"
@@ -56,7 +55,8 @@ resilience: setup
 	@PACE=1 $(BIN)/pytest -v -o faulthandler_timeout=300 tests/e2e/test_resilience.py
 
 fuzz: .stamps/python
-	@HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -q tests/server/test_frames.py tests/server/test_deflate.py
+	@HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -q -o faulthandler_timeout=600 \
+		tests/server/test_frames.py tests/server/test_deflate.py tests/e2e/test_commands.py
 
 bench: .stamps/python .stamps/speech
 	@$(BIN)/python -m benchmarks
