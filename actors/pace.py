@@ -44,7 +44,8 @@ class Pace:
 
     async def turn(self, monotonic: Callable[[], float], amount: float = 0.0) -> None:
         """Wait until nothing is owed and nobody came before, then spend an amount."""
-        if self.waiting or self.debt(monotonic()):
+        now = monotonic()
+        if self.waiting or self.debt(now):
             self.waiting += 1
             try:
                 async with self._lock:
@@ -52,7 +53,9 @@ class Pace:
             finally:
                 self.waiting -= 1
 
-        self.spend(amount, monotonic())
+            now = monotonic()
+
+        self.spend(amount, now)
 
     async def _until_paid(self, monotonic: Callable[[], float]) -> None:
         while True:
