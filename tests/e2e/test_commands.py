@@ -28,7 +28,7 @@ from tests.tokens import OTHER_SECRET, mint, tenant
 
 WITHIN = 20.0
 """Seconds that anything may take; what takes longer is broken, not slow."""
-EXAMPLES = max(60, settings().max_examples // 10)
+EXAMPLES = max(60, settings().max_examples // 20)
 """Pairs of connections for each protocol; `make fuzz` tries more."""
 SHOWN = {close.code for close in CLOSES} - {INTERNAL.code}
 LAST = "the last one"
