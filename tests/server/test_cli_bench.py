@@ -9,10 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from server.load.gauges import GAUGES, USAGE
+from tests.e2e.test_tenants import TenantServer
 from tests.server.commands import roomcast, running
 from tests.servers import Server, serving
+from tests.tokens import mint, tenant
 
 RUNS = [
     ["fanout", "--rooms", "2", "--listeners", "3", "--rate", "50", "--seconds", "0.2"],
@@ -27,6 +31,7 @@ RUNS = [
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that takes few connections, and gives up soon who does not read."""
     settings = {"limits__connections": 40, "limits__egress__age": 0.5, "drain__window": 0}
+    settings |= {"speech__resume_grace": 0.5}
     log = tmp_path_factory.mktemp("server") / "log"
     with serving(log, engines__enabled="echo", **settings) as running:
         yield running
@@ -68,6 +73,34 @@ def test_a_run_is_json_with_what_the_server_used(server: Server, run: list[str])
         assert report["plan"]["rooms"] == 2
         assert report["published"] == 2 * 50 * 0.2
         assert report["deliveries"] == 3 * report["published"]
+
+
+def test_a_soak_looks_at_everything_that_lives_on_a_server_with_tenants(tmp_path: Path) -> None:
+    server = TenantServer(
+        tmp_path / "log",
+        tenants=msgspec.json.encode(tenant()).decode(),
+        engines__enabled="echo",
+        speech__resume_grace=0.5,
+        drain__window=0,
+    )
+    server.start()
+    try:
+        options = ["--cycles", "60", "--at-once", "10", "--rate", "20", "--json"]
+        call = ["bench", "soak", *options, "--pid", str(server.process.pid)]
+        done = roomcast(*call, ROOMCAST_URL=server.http, ROOMCAST_TOKEN=mint())
+        report = json.loads(done.stdout)
+        assert (done.returncode, done.stderr, report["problems"]) == (0, "", [])
+        names = [f"used_{name}" for name in USAGE] + list(GAUGES)
+        assert all(f"{name}_left" in report for name in names)
+        assert report["server_mb_base"] > 0
+        assert report["server_mb_after"] > 0
+        assert server.metric('roomcast_refusals_total{code="unauthorized"}') == 3
+        assert server.metric('roomcast_connections_opened_total{kind="speak"}') == 3
+        assert server.metric('roomcast_disconnects_total{code="1006"}') >= 6
+        server.stop()
+    finally:
+        if server.process.poll() is None:
+            server.kill()
 
 
 def test_listeners_that_stall_are_sent_away_and_nobody_else_notices(server: Server) -> None:

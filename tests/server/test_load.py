@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from socket import create_server
 
 import msgspec
 import pytest
@@ -20,7 +21,6 @@ from server.load import soak
 from server.load import target as target_module
 from server.load.delays import FRESH, Delays
 from server.load.frames import CLOSE, LARGEST, PING, TEXT, Ledger, pack, parse
-from server.load.gauges import read_gauges
 from server.load.report import Report, table
 from server.load.rooms import Listener, Room
 from server.load.sockets import Broken, Socket
@@ -260,7 +260,7 @@ def test_more_connections_than_an_address_has_ports_come_from_more_addresses(
 def test_what_is_left_behind_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     async def compare(target: Target) -> Report:
         stage = Stage(target, Report("soak", target.http, soak.Plan()))
-        before = read_gauges(target.http)
+        before = await soak.held(stage)
         stays = await target.open(lambda: Listener(Room("stays")))
         await stays.event("joined")
         await soak.compare(stage, before)
@@ -271,9 +271,34 @@ def test_what_is_left_behind_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path:
     with serving(tmp_path / "log", engines__enabled="echo") as server:
         report = asyncio.run(compare(Target(server.port)))
 
-    left = ["1 connections left behind", "1 rooms left behind", "1 subscriptions left behind"]
-    assert report.problems == left
-    assert table(report)[-3:] == [f"  FAILED: {each}" for each in left]
+    kinds = ["connections", "rooms", "subscriptions"]
+    left = [f"1 {kind} left behind" for kind in (*kinds, "open fds", "used connections")]
+    assert set(report.problems) == {*left, "1 used rooms left behind"}
+    assert table(report)[-6:] == [f"  FAILED: {each}" for each in report.problems]
+
+
+@pytest.mark.parametrize(
+    ("base", "cycles", "problems"),
+    [
+        (100, 100_000, ["the server has grown by 6.0 %"]),
+        (100, 99_999, []),
+        (101, 100_000, []),
+        (0, 100_000, []),
+    ],
+)
+def test_a_server_that_grows_over_many_cycles_is_told(
+    base: int, cycles: int, problems: list[str]
+) -> None:
+    with create_server((HOST, 0)) as listening:
+        target = Target(listening.getsockname()[1])
+
+    report = Report("soak", target.http, soak.Plan())
+    cycling = soak.Soak(Stage(target, report), soak.Plan())
+    cycling.base, cycling.done = base * 1_000_000, cycles
+    soak.weigh(report, 90_000_000, cycling, 106_000_000)
+    assert report.problems == problems
+    assert report.numbers["server_mb_before"] == 90
+    assert report.numbers.get("server_mb_after") == (106 if base else None)
 
 
 def test_a_run_that_was_stopped_promises_nothing() -> None:
