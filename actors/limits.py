@@ -91,6 +91,11 @@ class Arrivals(Section, frozen=True):
     credential from there is looked at, and all are refused with 429."""
     failures_burst: Count = 100
     """Such failures at once from one address."""
+    refusals_per_address: Amount = 20
+    """Such refusals with 429 a second to one address; after more, its connections are cut before
+    anything is read."""
+    refusals_burst: Count = 100
+    """Such refusals at once to one address."""
 
 
 class SpeechLimits(Section, frozen=True):

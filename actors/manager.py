@@ -288,8 +288,8 @@ class ConnectionManager:
         return secrets.token_urlsafe(9)
 
     def reconnect_ms(self) -> int:
-        """Spread those who come back: a second, or a millisecond for each connection."""
-        return max(1000, len(self.actors))
+        """Spread those who come back: a second, or so that a third of the arrivals stay free."""
+        return max(1000, 1500 * len(self.actors) // (self.limits.arrivals.per_node or 1500))
 
     def _deliver(self, key: str, frame: Frame) -> None:
         if key == PROBE:

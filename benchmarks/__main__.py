@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import actors, audio, connects, fanout, latency, memory, tokens
+from benchmarks import actors, audio, connects, fanout, flood, latency, memory, tokens
 from benchmarks.report import Report, begin, head, table
 
 BENCHMARKS: dict[str, Callable[[bool], Report]] = {
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[bool], Report]] = {
     "memory": lambda quick: memory.run(memory.QUICK if quick else memory.Plan()),
     "connects": lambda quick: connects.run(connects.QUICK if quick else connects.Plan()),
     "actors": lambda quick: actors.run(actors.QUICK if quick else actors.Plan()),
+    "flood": lambda quick: flood.run(flood.QUICK if quick else flood.Plan()),
     "tokens": lambda quick: tokens.run(tokens.QUICK if quick else tokens.Plan()),
 }
 

@@ -31,9 +31,9 @@ def create_app(settings: Settings) -> FastAPI:
     node = Node(settings)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Node]]:
         async with node.running():
-            yield
+            yield {"node": node}
 
     app = FastAPI(
         title="Roomcast", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None

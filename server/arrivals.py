@@ -9,10 +9,10 @@ from actors.errors import Refused
 from actors.limits import Arrivals
 
 ADDRESSES = 10_000
-"""Addresses of which it is remembered what they did, in each of the two tables."""
+"""Addresses of which it is remembered what they did, in each of the three tables."""
 SWEEP_EVERY = 1.0
 """Seconds between two looks for addresses that can be forgotten, in a table that is full."""
-UNBOUNDED = Arrivals(per_address=0, per_node=0, failures_per_address=0)
+UNBOUNDED = Arrivals(per_address=0, per_node=0, failures_per_address=0, refusals_per_address=0)
 
 
 class Pace:
@@ -77,6 +77,7 @@ class Turnstile:
         self._addresses = Pace(limits.per_address, limits.per_address_burst)
         self._node = Pace(limits.per_node, limits.per_node_burst, 1)
         self._failures = Pace(limits.failures_per_address, limits.failures_burst)
+        self._refusals = Pace(limits.refusals_per_address, limits.refusals_burst)
 
     def arrive(self, address: str, now: float) -> None:
         """Count a WebSocket upgrade. Raises Refused("rate_limited") or Refused("overload").
@@ -84,6 +85,7 @@ class Turnstile:
         One that its address may not make is not counted against the node.
         """
         if wait := self._addresses.wait(address, now):
+            self._refusals.count(address, now)
             message = f"this address opens over {self.limits.per_address} connections a second"
             raise _refused("rate_limited", message, "per_address", wait)
 
@@ -97,9 +99,14 @@ class Turnstile:
     def check_failures(self, address: str, now: float) -> None:
         """Raise Refused("rate_limited") for an address that has brought too many wrong tokens."""
         if wait := self._failures.wait(address, now):
+            self._refusals.count(address, now)
             most = self.limits.failures_per_address
             message = f"over {most} credentials a second from this address were not accepted"
             raise _refused("rate_limited", message, "failures_per_address", wait)
+
+    def is_deaf(self, address: str, now: float) -> bool:
+        """Say whether an address goes on and on though it is refused: not even that is told it."""
+        return self._refusals.wait(address, now) > 0
 
     def failed(self, address: str, now: float) -> None:
         """Count a token, ticket or key that was not accepted."""

@@ -9,7 +9,7 @@ from starlette.websockets import WebSocket
 
 from actors.errors import Refused
 from server.auth import site_of
-from server.forwarded import client_of, read_network
+from server.forwarded import client_of
 from server.node import Node
 from server.problems import deny, guarded
 
@@ -24,12 +24,11 @@ class Edge:
     def __init__(self, app: ASGIApp, node: Node) -> None:
         """Stand before an app."""
         self._app, self._node = app, node
-        self._trusted = [read_network(each) for each in node.settings.server.trusted_proxies]
         self._monotonic = node.manager.clock.monotonic
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Pass a request on, or refuse it."""
-        if self._trusted and scope["type"] != "lifespan":
+        if self._node.trusted and scope["type"] != "lifespan":
             self._look_behind_proxies(scope)
 
         if scope["type"] == "websocket":
@@ -45,6 +44,6 @@ class Edge:
         return self._app(scope, receive, send)
 
     def _look_behind_proxies(self, scope: Scope) -> None:
-        peer = scope.get("client")
-        if peer and (client := client_of(peer[0], scope["headers"], self._trusted)) is not None:
+        peer, trusted = scope.get("client"), self._node.trusted
+        if peer and (client := client_of(peer[0], scope["headers"], trusted)) is not None:
             scope["client"] = (client, 0)

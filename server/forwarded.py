@@ -45,6 +45,12 @@ def read_network(entry: str) -> Network:
     )
 
 
+def trusts(peer: str, trusted: Sequence[Network]) -> bool:
+    """Say whether a peer is one of the proxies that are believed."""
+    at = _read(peer.encode()) if trusted else None
+    return at is not None and _is_in(at, trusted)
+
+
 def client_of(
     peer: str, headers: Iterable[tuple[bytes, bytes]], trusted: Sequence[Network]
 ) -> str | None:
@@ -53,8 +59,7 @@ def client_of(
     It is the rightmost that is no trusted proxy, for each proxy adds to the right what it has seen;
     where all are trusted, the leftmost.
     """
-    at = _read(peer.encode())
-    if at is None or not _is_in(at, trusted):
+    if not trusts(peer, trusted):
         return None
 
     said = None

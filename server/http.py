@@ -7,12 +7,16 @@ the range of uvicorn is pinned.
 
 from __future__ import annotations
 
+import asyncio
 from asyncio.transports import Transport
 from typing import Any, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from server.auth import site_of
+from server.forwarded import trusts
+from server.node import Node
 from server.protocol import LeanWebSocket
 from server.upgrade import HEAD_BYTES, Request, asks_for_websocket, denial_head
 from server.wheel import wheel_of
@@ -22,6 +26,37 @@ HEAD_WITHIN = 10.0
 FLUSH_WITHIN = 5.0
 """Seconds for a peer to take the answer that refuses it."""
 _OFFERS = (b"upgrade", b"connection")
+
+
+class Door(asyncio.Protocol):
+    """Cuts the connections of addresses that are deaf to refusals, and hands over all others.
+
+    A refusal costs ten times as much as this.
+    """
+
+    def __init__(self, app_state: dict[str, Any], **given: Any) -> None:
+        """Take what uvicorn gives to each connection."""
+        self._node: Node = app_state["node"]
+        self._given = {"app_state": app_state, **given}
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Look who is there."""
+        if self._is_deaf(transport.get_extra_info("peername")):
+            self._node.metrics.observer.cut()
+            cast(asyncio.Transport, transport).abort()
+            return
+
+        protocol = HardenedHttp(**self._given)
+        transport.set_protocol(protocol)
+        protocol.connection_made(cast(asyncio.Transport, transport))
+
+    def _is_deaf(self, peer: Any) -> bool:
+        """A socket of UNIX has no address, and a proxy speaks for many."""
+        if not isinstance(peer, tuple) or trusts(str(peer[0]), self._node.trusted):
+            return False
+
+        now = self._node.manager.clock.monotonic()
+        return self._node.turnstile.is_deaf(site_of({"client": peer}), now)
 
 
 class HardenedHttp(H11Protocol):

@@ -15,8 +15,8 @@ WITHIN = 60.0
 """Seconds."""
 CAUSES = 1000
 """Causes that are told apart."""
-LONGEST = 2000
-"""Characters of a message; a longer one is cut."""
+LONGEST = 4000
+"""Characters of a message; of a longer one, be it a traceback, both ends are kept."""
 OTHERS = ("", 0)
 
 Cause = tuple[str, int]
@@ -66,6 +66,12 @@ class LogBound(logging.Filter):
         message = record.getMessage()
         if left_out or len(message) > LONGEST:
             more = f" ({left_out} more like this were left out)" if left_out else ""
-            record.msg, record.args = message[:LONGEST] + more, ()
+            record.msg, record.args = shortened(message) + more, ()
 
         return True
+
+
+def shortened(message: str) -> str:
+    """Return a message with its middle left out if it is too long."""
+    half = LONGEST // 2
+    return message if len(message) <= LONGEST else f"{message[:half]} [...] {message[-half:]}"

@@ -102,6 +102,11 @@ class MetricsObserver:
             "Log lines left out, as their cause had filled its share.",
             registry=registry,
         )
+        self._cut = Counter(
+            "roomcast_connections_cut",
+            "Connections cut unread, of addresses that go on though they are refused.",
+            registry=registry,
+        )
         self._opened = Children(opened, (*KINDS, OTHER))
         self._ended = Children(ended, CLOSE_CODES)
         self._refused = Children(refused, REFUSAL_CODES)
@@ -120,6 +125,10 @@ class MetricsObserver:
     def refused(self, code: str) -> None:
         """Count a command or a request that was refused."""
         self._refused[code].inc()
+
+    def cut(self) -> None:
+        """Count a connection that was cut before anything was read."""
+        self._cut.inc()
 
     def unlogged(self) -> None:
         """Count a line that was not logged; safe in any thread."""

@@ -21,6 +21,7 @@ from server.backplanes.memory import MemoryBackplane
 from server.decoding import MediaDecoders
 from server.engines.configured import make_catalog
 from server.engines.embedded import EmbeddedEngine
+from server.forwarded import read_network
 from server.metrics import Metrics
 from server.newcomers import Newcomers
 from server.settings import BadSettings, Settings
@@ -57,6 +58,8 @@ class Node:
         self.gate = Gate(settings, clock)
         open_to_all = settings.dev and not self.gate.tenants.configured
         self.turnstile = Turnstile(UNBOUNDED if open_to_all else settings.limits.arrivals)
+        self.trusted = [read_network(each) for each in settings.server.trusted_proxies]
+        """Proxies whose word counts for where a request comes from."""
         self.tickets = Tickets(settings.limits.tickets)
         self.newcomers = Newcomers(settings.limits.unauthenticated, settings.limits.auth_within)
         backplane = MemoryBackplane(

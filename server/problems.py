@@ -86,6 +86,9 @@ def refusal(refused: Refused) -> Response:
         retry_after=refused.retry_after,
     )
     response.headers.update(retry_after(refused))
+    if refused.code == "rate_limited":
+        response.headers["Connection"] = "close"  # what comes next has to pass the door again
+
     return response
 
 

@@ -15,7 +15,7 @@ import uvicorn
 
 from server.address import url_of
 from server.app import create_app
-from server.http import HardenedHttp
+from server.http import Door
 from server.logs import LogBound
 from server.node import Node
 from server.protocol import LeanWebSocket
@@ -92,7 +92,7 @@ def serve(settings: Settings, sockets: list[socket.socket]) -> None:
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http=HardenedHttp,
+        http=Door,
         h11_max_incomplete_event_size=HEAD_BYTES,
         ws=PROTOCOLS[settings.server.protocol],
         ws_max_size=2 * max(settings.limits.audio_bytes, settings.limits.text_bytes),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import audio, connects, fanout, latency
+from benchmarks import audio, connects, fanout, flood, latency
 from benchmarks.report import Report, table
 
 
@@ -34,6 +34,7 @@ def test_a_tiny_run_over_a_real_server_finds_everything_in_place() -> None:
         latency.run(latency.Plan(steps=10, listeners=3, publishes=2, rate=50, runs=1)),
         audio.run(audio.Plan(speakers=2, seconds=0.2, fast=0.1, runs=1)),
         connects.run(connects.Plan(connects=4, at_once=2, runs=1)),
+        flood.run(flood.Plan(rate=100, seconds=0.1, runs=1)),
     ]
     for report in reports:
         assert report.problems == []

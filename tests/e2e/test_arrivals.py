@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import msgspec
@@ -177,6 +179,48 @@ async def ending_of_newcomer(url: str, token: str) -> int:
         await someone.send(type="auth", token=token)
         code, _ = await someone.closed()
         return code
+
+
+async def test_who_goes_on_though_it_is_refused_is_cut_unread_and_nobody_else_is(
+    protocol: str, tmp_path: Path
+) -> None:
+    limits = {"failures_per_address": 1, "failures_burst": 1, "refusals_burst": 3}
+    settings: dict[str, object] = {f"limits__arrivals__{name}": limits[name] for name in limits}
+    server = TenantServer(tmp_path / "log", tenants=TENANTS, **settings, **PROTOCOLS[protocol])
+    server.start()
+    try:
+        told = [ask(server, "127.0.0.2")]
+        while told[-1]:
+            told.append(ask(server, "127.0.0.2"))
+
+        statuses = [int(each.split()[1]) for each in told[:-1]]
+        assert statuses[0] == 401
+        assert statuses.count(429) >= 3
+        assert b"connection: close" in told[-2].lower()
+        assert ask(server, "127.0.0.1").startswith(b"HTTP/1.1 401")
+        assert server.metric("roomcast_connections_cut_total") >= 1
+        deadline = time.monotonic() + WITHIN
+        while not ask(server, "127.0.0.2"):
+            assert time.monotonic() < deadline
+
+        server.stop()
+    finally:
+        if server.process.poll() is None:
+            server.kill()
+
+
+def ask(server: Server, source: str) -> bytes:
+    """Send a request with a wrong token from an address of this machine; return the answer."""
+    where = urlsplit(server.http)
+    head = f"GET /v1/usage HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {WRONG}\r\n"
+    with socket.create_connection(
+        (str(where.hostname), where.port or 80), WITHIN, (source, 0)
+    ) as peer:
+        try:
+            peer.sendall(f"{head}Connection: close\r\n\r\n".encode())
+            return b"".join(iter(lambda: peer.recv(65536), b""))
+        except ConnectionError:
+            return b""
 
 
 async def test_a_good_token_is_not_looked_at_either_until_time_has_passed(start: Start) -> None:

@@ -123,6 +123,30 @@ def test_failures_bar_an_address_until_they_are_paid_for() -> None:
     turnstile.check_failures("a", 0.5)
 
 
+def test_who_goes_on_though_it_is_refused_is_deaf_until_it_has_been_still() -> None:
+    limits = Arrivals(per_address=1, per_address_burst=1, refusals_per_address=2, refusals_burst=3)
+    turnstile = Turnstile(limits)
+    turnstile.arrive("a", 0.0)
+    for _ in range(3):
+        assert not turnstile.is_deaf("a", 0.0)
+        with pytest.raises(Refused):
+            turnstile.arrive("a", 0.0)
+
+    assert turnstile.is_deaf("a", 0.0)
+    assert not turnstile.is_deaf("b", 0.0)
+    assert not turnstile.is_deaf("a", 0.5)
+
+
+def test_refusals_of_wrong_tokens_make_deaf_too() -> None:
+    turnstile = Turnstile(Arrivals(failures_per_address=1, failures_burst=1, refusals_burst=2))
+    turnstile.failed("a", 0.0)
+    for _ in range(2):
+        with pytest.raises(Refused):
+            turnstile.check_failures("a", 0.0)
+
+    assert turnstile.is_deaf("a", 0.0)
+
+
 def test_where_nothing_is_bounded_nothing_is_refused() -> None:
     turnstile = Turnstile(UNBOUNDED)
     for _ in range(5000):
@@ -130,3 +154,4 @@ def test_where_nothing_is_bounded_nothing_is_refused() -> None:
         turnstile.failed("a", 0.0)
 
     turnstile.check_failures("a", 0.0)
+    assert not turnstile.is_deaf("a", 0.0)

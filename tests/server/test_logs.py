@@ -78,6 +78,8 @@ def test_a_long_message_is_cut(logger: logging.Logger) -> None:
     handler = Handler()
     handler.addFilter(LogBound(lambda: None))
     logger.addHandler(handler)
-    logger.warning("%s", "x" * 100_000)
+    logger.warning("%s", "begin" + "x" * 100_000 + "end")
     logger.warning("100%% of %s", "it")
-    assert [len(line) for line in handler.lines] == [LONGEST, len("100% of it")]
+    long, short = handler.lines
+    assert len(long) == LONGEST + len(" [...] ")
+    assert (long[:5], long[-3:], short) == ("begin", "end", "100% of it")
