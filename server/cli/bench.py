@@ -167,8 +167,9 @@ def soak(url: str, pid: int | None, as_json: bool, **plan: Any) -> None:
     With --pid its memory is weighed before, after a tenth of the cycles, when all its caches are
     full, and at the end. Of 100,000 cycles and more the end may be 5% above the tenth.
 
-    Against a server with tenants the publishes, a room's times the rooms, and the commands have to
-    fit the quotas: raise those, and limits that hold for one address.
+    A server with tenants has to be told to let in so many: set its quotas publishes_per_second,
+    commands_per_second and connections_per_address, and limits.arrivals.per_address, per_node and
+    failures_per_address, to 0.
     """
     perform("soak", plan, url, pid, as_json)
 
