@@ -214,7 +214,7 @@ class ConnectionActor:
 
     async def _begin(self, command: AnyCommand) -> None:
         try:
-            if await self._turn():
+            if self._at_once() or await self._turn():
                 await self._obey(command)
         except Refused as refusal:
             self.refuse(refusal)
@@ -223,7 +223,7 @@ class ConnectionActor:
     async def _act(self, data: str | bytes) -> None:
         self._check_size(data)
         codec = self.transport.codec
-        if not (holds_audio(data, codec) or await self._turn()):
+        if not (holds_audio(data, codec) or self._at_once() or await self._turn()):
             return
 
         command = decode(data, codec)
@@ -255,6 +255,11 @@ class ConnectionActor:
         except Refused as refusal:
             refusal.id = command.id
             raise
+
+    def _at_once(self) -> bool:
+        """Whether a command need not wait; no coroutine is made for those that need not."""
+        hub = self._hub
+        return hub.meters.of(self.principal.tenant).commands.take(1.0, hub.clock.monotonic())
 
     async def _turn(self) -> bool:
         """Wait while the tenant has had its quota of commands; return whether to go on then."""

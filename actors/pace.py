@@ -42,20 +42,30 @@ class Pace:
         if self._bucket is not None:
             self._bucket.spend(amount, now)
 
+    def take(self, amount: float, now: float) -> bool:
+        """Spend an amount if nobody has to wait for that; return whether it was spent."""
+        bucket = self._bucket
+        if self.waiting or (bucket is not None and bucket.debt(now)):
+            return False
+
+        if bucket is not None:
+            bucket.spend(amount, now)
+
+        return True
+
     async def turn(self, monotonic: Callable[[], float], amount: float = 0.0) -> None:
         """Wait until nothing is owed and nobody came before, then spend an amount."""
-        now = monotonic()
-        if self.waiting or self.debt(now):
-            self.waiting += 1
-            try:
-                async with self._lock:
-                    await self._until_paid(monotonic)
-            finally:
-                self.waiting -= 1
+        if self.take(amount, monotonic()):
+            return
 
-            now = monotonic()
+        self.waiting += 1
+        try:
+            async with self._lock:
+                await self._until_paid(monotonic)
+        finally:
+            self.waiting -= 1
 
-        self.spend(amount, now)
+        self.spend(amount, monotonic())
 
     async def _until_paid(self, monotonic: Callable[[], float]) -> None:
         while True:

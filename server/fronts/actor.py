@@ -85,7 +85,7 @@ class FrontActor(ConnectionActor):
 
     async def _translate(self, data: str | bytes) -> None:
         self._check_size(data)
-        if isinstance(data, str):
+        if isinstance(data, str) and not self._at_once():
             await self._turn()
 
         translator = self._translator
