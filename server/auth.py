@@ -25,6 +25,9 @@ from server.tokens import ABSENT, UnknownKey, verify
 log = logging.getLogger("roomcast.tenants")
 
 NOBODY = "no tenant is configured on this server"
+NOTHING_TO_READ = (
+    "there is nothing to read again: the settings name no tenants_directory, and need a restart"
+)
 FOREIGN = "this origin is not among those of the tenant"
 SUBPROTOCOL = "bearer."
 """Begins the subprotocol that carries a token; it is never the one that is chosen."""
@@ -119,6 +122,7 @@ class Gate:
         """Read the tenants. Raises BadSettings."""
         self.tenants = Tenants(settings)
         self._dev, self._clock = settings.dev, clock
+        self._directory = settings.tenants_directory
         self._operator = [key.encode() for key in settings.operator.keys]
         self._fetcher = KeyFetcher(lambda: self.tenants.sets, clock)
         self._asked = anyio.Event()
@@ -183,7 +187,10 @@ class Gate:
 
     def reload(self) -> None:
         """Have the directory of tenants read again soon; who is connected stays connected."""
-        self._asked.set()
+        if self._directory:
+            self._asked.set()
+        else:
+            log.info(NOTHING_TO_READ)
 
     async def ready(self) -> None:
         """Wait for the sets of keys, but for no address that does not answer."""

@@ -8,6 +8,9 @@ import logging
 import signal
 import socket
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 import msgspec
@@ -42,12 +45,29 @@ class DrainingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and remember the loop for the signal handler."""
         self._loop = asyncio.get_running_loop()
-        if self._node.settings.tenants_directory and hasattr(signal, "SIGHUP"):
-            self._loop.add_signal_handler(signal.SIGHUP, self._node.gate.reload)
-
         await super().startup(sockets)
         gc.collect()
         gc.freeze()  # what was imported stays: a full collection need not look at it again
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take SIGHUP too, as the wish to read again; what took it before does so afterwards."""
+        loop = asyncio.get_running_loop()
+
+        def read_again(*_: object) -> None:
+            loop.call_soon_threadsafe(self._node.gate.reload)
+
+        with super().capture_signals():
+            main = threading.current_thread() is threading.main_thread()
+            if not main or not hasattr(signal, "SIGHUP"):
+                yield
+                return
+
+            before = signal.signal(signal.SIGHUP, read_again)
+            try:
+                yield
+            finally:
+                signal.signal(signal.SIGHUP, before)
 
     async def on_tick(self, counter: int) -> bool:
         """Stop when the node has failed: a process that serves nothing must not look alive."""

@@ -10,6 +10,7 @@ import errno
 import importlib
 import io
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -57,6 +58,10 @@ def main() -> NoReturn:
     """Run the command line and exit; what the terminal cannot show never ends a command."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+    if sys.argv[1:2] == ["serve"] and hasattr(signal, "SIGHUP"):
+        # It asks a server to read again, and must not end one that has yet to learn how.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     try:
         status = cli.main(prog_name="roomcast", standalone_mode=False)

@@ -5,17 +5,27 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
+import signal
 import socket
+import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 import pytest
+import tomli_w
+import uvicorn
 
 from server.address import check_exposure, listen, url_of
+from server.app import create_app
 from server.loopback import is_loopback
-from server.serving import JsonFormatter
+from server.serving import DrainingServer, JsonFormatter
 from server.settings import BadSettings, Server, Settings
-from tests.processes import free_port
+from tests.processes import answers, ends_within, free_port
+from tests.server.api import settings_of
+from tests.server.commands import running
 from tests.tokens import tenant
 
 
@@ -119,6 +129,45 @@ def test_a_taken_port_is_an_error() -> None:
 def test_a_host_that_is_not_here_is_an_error(host: str) -> None:
     with pytest.raises(OSError, match=r".+"):
         listen(Settings(server=Server(host=host, port=0)))
+
+
+def test_a_hangup_ends_no_server_be_it_starting_or_without_a_directory(tmp_path: Path) -> None:
+    config = tmp_path / "roomcast.toml"
+    os.mkfifo(config)
+    with running("serve", "--config", config, "--port", "0") as server:
+        with os.fdopen(opened_by(server.process, config), "w") as writing:
+            server.process.send_signal(signal.SIGHUP)  # it waits for its settings
+            writing.write(tomli_w.dumps({"engines": {"enabled": ["echo"]}, "tenants": tenant()}))
+
+        url = json.loads(server.note())["message"].removeprefix("listening on ")
+        server.process.send_signal(signal.SIGHUP)
+        while not answers(f"{url}/readyz"):
+            assert not ends_within(server.process, 0.05)
+
+        server.process.send_signal(signal.SIGHUP)
+        assert "no tenants_directory, and need a restart" in server.note()
+        server.process.terminate()
+        assert server.wait() == 0
+
+
+def opened_by(process: subprocess.Popen[bytes], fifo: Path) -> int:
+    """Wait until a process reads from a FIFO, and return the end to write to."""
+    while not ends_within(process, 0.02):
+        with suppress(OSError):
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+
+    raise AssertionError(f"it ended with {process.returncode}")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_what_took_a_hangup_before_a_server_does_so_afterwards() -> None:
+    app = create_app(settings_of())
+    before = signal.getsignal(signal.SIGHUP)
+    with DrainingServer(uvicorn.Config(app), app.state.node).capture_signals():
+        assert signal.getsignal(signal.SIGHUP) != before
+
+    assert signal.getsignal(signal.SIGHUP) == before
 
 
 def test_a_log_line_is_one_json_object_whatever_is_in_it() -> None:
