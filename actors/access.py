@@ -43,7 +43,7 @@ class Access:
         self.authority: Authority = NoTokens()
 
     def revoked(self, principal: Principal) -> bool:
-        """Return whether a principal's subject or token has been revoked."""
+        """Return whether a principal's subject, token or key has been revoked."""
         return self.revocations.revoked(principal, self._clock.wall())
 
     def greet(self, actor: ConnectionActor) -> None:
@@ -87,17 +87,20 @@ class Access:
         if command.id is not None:
             actor.tell(Ack(id=command.id, at=self._clock.wall()))
 
-    def revoke(self, tenant: str, subject: str = "", token: str = "", connection: str = "") -> int:
-        """Close what is live of a tenant's subject, token or connection; return how many those are.
+    def revoke(
+        self, tenant: str, subject: str = "", token: str = "", key: str = "", connection: str = ""
+    ) -> int:
+        """Close what is live of a tenant's subject, token, key or connection; return their number.
 
-        The subject and the token are refused from here on, until the last token that they may have
-        has expired; a connection may come back. Raises Refused("limit_exceeded") if no more can be
+        All but a connection are refused from here on, for a day, or until the last token that is
+        live has expired if that is later. Raises Refused("limit_exceeded") if no more can be
         kept: what is live is closed all the same. Speech that waits for who is revoked ends, too.
         """
-        if not (subject or token or connection):
-            raise ValueError("a subject, a token or a connection is to be named")
+        given = (("subject", subject), ("token", token), ("key", key))
+        names = {name for name in given if name[1]}
+        if not (names or connection):
+            raise ValueError("a subject, a token, a key or a connection is to be named")
 
-        names = {name for name in (("subject", subject), ("token", token)) if name[1]}
         live = self._population.of(tenant).values()
         named = {each for each in live if not names.isdisjoint(names_of(each.principal))}
         closed = {each for each in live if each in named or each.id == connection}

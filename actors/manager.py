@@ -211,9 +211,9 @@ class ConnectionManager:
         """Go on with another token of the same subject. Raises Refused."""
         self.access.refresh(actor, command)
 
-    def revoke(self, tenant: str, subject: str = "", token: str = "", connection: str = "") -> int:
-        """Close what is live of a tenant's subject, token or connection. Raises Refused."""
-        return self.access.revoke(tenant, subject, token, connection)
+    def revoke(self, tenant: str, **named: str) -> int:
+        """Close what is live of a tenant's subject, token, key or connection. Raises Refused."""
+        return self.access.revoke(tenant, **named)
 
     async def publish(self, actor: ConnectionActor, command: Publish) -> None:
         """Publish for a connection, and acknowledge it if an id was given. Raises Refused."""

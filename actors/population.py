@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, KeysView, Mapping
 
 import anyio
 
@@ -37,6 +37,11 @@ class Population:
         del self._tenants[tenant][actor.id]
         if not self._tenants[tenant]:
             del self._tenants[tenant]
+
+    @property
+    def tenants(self) -> KeysView[str]:
+        """The tenants that have a connection; do not keep it."""
+        return self._tenants.keys()
 
     def of(self, tenant: str) -> Mapping[str, ConnectionActor]:
         """Return the connections of a tenant by id; do not keep it."""

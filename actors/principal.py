@@ -51,6 +51,8 @@ class Principal(msgspec.Struct, frozen=True):
     grants: tuple[Grant, ...] = (EVERYTHING,)
     maker: str = ""
     """Subject of who made the ticket that this one came with, who may be revoked too."""
+    kid: str = ""
+    """Id of the key that verified the token, by which it can be revoked; empty where none did."""
 
     def key(self, room: str) -> str:
         """Name a room of this principal's tenant within the node."""

@@ -1,4 +1,6 @@
-"""Subjects and tokens that are accepted no more, each until its last token has expired."""
+"""Subjects, tokens and keys that are accepted no more: for a day, or until the last token that is
+live has expired if that is later.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +13,18 @@ from actors.principal import Principal
 KEEP = 86_400.0
 """Seconds for which a revocation is kept at least: no shorter than the longest life of a token."""
 Name = tuple[str, str]
-"""What is revoked (`subject` or `token`), and its name."""
+"""What is revoked (`subject`, `token` or `key`), and its name."""
 
 
 def names_of(principal: Principal) -> set[Name]:
     """Return the names under which a principal may be revoked."""
     subjects = (principal.subject, principal.maker)
-    return {*(("subject", each) for each in subjects), ("token", principal.token)}
+    names = {("token", principal.token), ("key", principal.kid)}
+    return {*(("subject", each) for each in subjects), *names}
 
 
 class Revocations:
-    """Per tenant at most `most` subjects and tokens; one more is refused and none is forgotten.
+    """Per tenant at most `most` names; one more is refused and none is forgotten.
 
     So no tenant can push out what another has revoked, and who is told that somebody is revoked
     can rely on it.
@@ -34,11 +37,11 @@ class Revocations:
         """Seconds for which a revocation is kept, where no live token expires later."""
 
     def __len__(self) -> int:
-        """Subjects and tokens that are kept, of all tenants."""
+        """Subjects, tokens and keys that are kept, of all tenants."""
         return sum(map(len, self._tenants.values()))
 
     def add(self, tenant: str, names: Set[Name], expires: float, now: float) -> None:
-        """Revoke names until their last token has expired: that of `expires`, or of `keep`.
+        """Revoke names for `keep` seconds, or until `expires` where that is later.
 
         Raises Refused("limit_exceeded") when the tenant has its number; nothing is revoked then.
         """
@@ -49,7 +52,7 @@ class Revocations:
         if len(kept.keys() | names) > self._most:
             raise Refused(
                 "limit_exceeded",
-                f"{self._most} subjects and tokens of this tenant are revoked already",
+                f"{self._most} subjects, tokens and keys of this tenant are revoked already",
                 setting="limits.revocations",
             )
 
@@ -60,7 +63,11 @@ class Revocations:
         if kept:
             self._tenants[tenant] = kept
 
+    def until(self, tenant: str, name: Name) -> float:
+        """Return the Unix time until which a name is revoked; 0 if it is not."""
+        return self._tenants.get(tenant, {}).get(name, 0.0)
+
     def revoked(self, principal: Principal, now: float) -> bool:
-        """Return whether a principal's subject or token has been revoked."""
+        """Return whether a principal's subject, token or key has been revoked."""
         kept = self._tenants.get(principal.tenant)
         return kept is not None and any(kept.get(each, 0.0) > now for each in names_of(principal))

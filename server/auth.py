@@ -25,6 +25,7 @@ from server.tokens import ABSENT, UnknownKey, verify
 log = logging.getLogger("roomcast.tenants")
 
 NOBODY = "no tenant is configured on this server"
+WITHDRAWN = "the tenant of this ticket, or the key of who made it, has been removed"
 NOTHING_TO_READ = (
     "there is nothing to read again: the settings name no tenants_directory, and need a restart"
 )
@@ -124,7 +125,7 @@ class Gate:
         self._dev, self._clock = settings.dev, clock
         self._directory = settings.tenants_directory
         self._operator = [key.encode() for key in settings.operator.keys]
-        self._fetcher = KeyFetcher(lambda: self.tenants.sets, clock)
+        self._fetcher = KeyFetcher(lambda: self.tenants.sets, clock, self.tenants.owner)
         self._asked = anyio.Event()
 
     def admit(self, credentials: Credentials) -> Principal:
@@ -144,15 +145,22 @@ class Gate:
             raise Refused("unauthorized", ABSENT if tenants.configured else NOBODY)
 
         principal = self.authenticate(credentials.token)
-        self.check(principal, credentials.origin)
+        self.check_origin(principal.tenant, credentials.origin)
         return principal
 
-    def check(self, principal: Principal, origin: str | None) -> None:
-        """See that somebody's tenant is there, and takes this origin. Raises Refused."""
-        if not self.serves(principal.tenant):
-            raise Refused("unauthorized", NOBODY)
+    def check_maker(self, principal: Principal) -> None:
+        """See that who comes with a ticket could have got it now. Raises Refused.
 
+        Its tenant is there, and has the key that signed the token of who made the ticket.
+        """
         customer = self.tenants.by_name.get(principal.tenant)
+        known = customer is None or not principal.kid or customer.find(principal.kid) is not None
+        if not (known and self.serves(principal.tenant)):
+            raise Refused("unauthorized", WITHDRAWN)
+
+    def check_origin(self, tenant: str, origin: str | None) -> None:
+        """See that a tenant takes this origin. Raises Refused("forbidden")."""
+        customer = self.tenants.by_name.get(tenant)
         origins = customer.options.origins if customer else ()
         if origins and origin is not None and origin not in origins:
             raise Refused("forbidden", FOREIGN, "origin")
@@ -206,6 +214,6 @@ class Gate:
                 self._asked = anyio.Event()
                 reading = await to_thread.run_sync(self.tenants.reload, abandon_on_cancel=True)
                 if reading is not None:
-                    self.tenants.take(reading)
+                    changes = self.tenants.take(reading)
                     self._fetcher.wake()
-                    log.info("%d tenants after a reload", len(self.tenants.by_name))
+                    log.info("%d tenants after a reload: %s", len(self.tenants.by_name), changes)

@@ -45,9 +45,8 @@ def _operator_for(node: Node, request: Request, named: set[str]) -> Principal:
         raise Refused("bad_message", UNNAMED, "tenant")
 
     (tenant,) = named
-    if not node.gate.serves(tenant):
+    if not (node.gate.serves(tenant) or tenant in node.lingering()):
         raise Refused("not_found", NO_TENANT, "tenant")
 
-    principal = Principal(tenant, name=OPERATOR)
-    node.gate.check(principal, credentials_of(request.scope).origin)
-    return principal
+    node.gate.check_origin(tenant, credentials_of(request.scope).origin)
+    return Principal(tenant, name=OPERATOR)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
+from msgspec.structs import asdict
 
 from actors.log import Remembered
 from actors.messages import Label
@@ -157,16 +158,33 @@ class Unsubscribe(Document, frozen=True):
 
 
 class Revoke(Document, frozen=True):
-    """Whose access ends: a subject's, a token's, or that of one connection."""
+    """Whose access ends: a subject's, a token's, that of a key's tokens, or of one connection."""
 
     subject: Name | UnsetType = UNSET
     token: Name | UnsetType = UNSET
+    key: Name | UnsetType = UNSET
     connection: Name | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         """Refuse none, and more than one."""
-        if [self.subject, self.token, self.connection].count(UNSET) != 2:
-            raise ValueError("name one of subject, token and connection")
+        if len(self.named) != 1:
+            raise ValueError("name one of subject, token, key and connection")
+
+    @property
+    def named(self) -> dict[str, str]:
+        """What is said of whose it is."""
+        return {name: value for name, value in asdict(self).items() if value is not UNSET}
+
+
+class Revoked(Document, frozen=True):
+    """What a revocation has done."""
+
+    connections: int
+    """Connections that were closed."""
+    expires: float | UnsetType = UNSET
+    """Unix seconds until which it holds; absent for a connection, which may come back at once, and
+    where it holds as long as the server runs.
+    """
 
 
 class Affected(Document, frozen=True):
@@ -226,6 +244,7 @@ DOCUMENTS = (
     ConnectionPage,
     Unsubscribe,
     Revoke,
+    Revoked,
     Affected,
     TicketOrder,
     Ticket,

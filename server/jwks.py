@@ -63,6 +63,13 @@ def fetch(url: str) -> Mapping[str, VerifyingKey]:
     return read_jwks(document)
 
 
+def site_of(url: str) -> str:
+    """Name the host and the port of an address, and nothing else of it."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+
+
 def _opener(url: str) -> OpenerDirector:
     """Make an opener; a proxy of the environment is for other machines only."""
     here = is_loopback(urlsplit(url).hostname or "")
@@ -72,8 +79,9 @@ def _opener(url: str) -> OpenerDirector:
 class KeyFetcher:
     """Keeps the sets of some tenants fresh for as long as it runs."""
 
-    def __init__(self, sets: Sets, clock: Clock) -> None:
-        self._sets, self._clock = sets, clock
+    def __init__(self, sets: Sets, clock: Clock, owner: Callable[[str], str]) -> None:
+        """Take what says which sets there are, and whose the one behind an address is."""
+        self._sets, self._clock, self._owner = sets, clock, owner
         self._changed, self._settled = anyio.Event(), anyio.Event()
 
     def miss(self, sets: Mapping[str, KeySet]) -> None:
@@ -111,7 +119,7 @@ class KeyFetcher:
                     await self._changed.wait()
 
     async def _fetch(self, url: str, keys: KeySet, limiter: CapacityLimiter) -> None:
-        """Fetch one set; a failure is logged once, by its host alone."""
+        """Fetch one set; a failure is logged once, by the host and the port alone."""
         failure = ""
         try:
             with anyio.fail_after(2 * WITHIN):
@@ -125,8 +133,8 @@ class KeyFetcher:
             keys.took(found, self._clock.monotonic())
 
         if failure and failure != keys.said:
-            host = urlsplit(url).hostname
-            log.warning("the keys at %s could not be fetched: %s", host, failure)
+            where = f"{self._owner(url)}: the keys at {site_of(url)}"
+            log.warning("%s could not be fetched: %s", where, failure)
 
         keys.said = failure
         self.wake()

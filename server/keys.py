@@ -45,6 +45,18 @@ class VerifyingKey:
         self.algorithm, self._key = algorithm, key
         self._verify = _ALGORITHMS[algorithm].verify
 
+    def __eq__(self, other: object) -> bool:
+        """Tell whether it is the same key; no token is compared so."""
+        return isinstance(other, VerifyingKey) and self._parts == other._parts
+
+    def __hash__(self) -> int:
+        """Go by the algorithm, which equal keys share."""
+        return hash(self.algorithm)
+
+    @property
+    def _parts(self) -> tuple[str, Any]:
+        return self.algorithm, self._key
+
     def __repr__(self) -> str:
         """Keep the secret."""
         return f"VerifyingKey({self.algorithm})"

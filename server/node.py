@@ -113,6 +113,13 @@ class Node:
 
             raise
 
+    def lingering(self) -> set[str]:
+        """Name the tenants that are gone, while something of theirs is live."""
+        manager = self.manager
+        speaking = (each.subject.key for each in manager.upkeep.speaking.values())
+        live = {*manager.population.tenants, *(key.partition("/")[0] for key in speaking)}
+        return {tenant for tenant in live if not self.gate.serves(tenant)}
+
     def operates(self, scope: Scope) -> bool:
         """Say whether the operator asks; of an address with too many wrong credentials nobody does.
 
@@ -153,7 +160,8 @@ class Node:
     def _redeem(self, ticket: str, origin: str | None) -> Principal:
         """Say who comes with a ticket, which is used up whatever is said. Raises Refused."""
         principal = self.tickets.redeem(ticket, self.manager.clock.wall())
-        self.gate.check(principal, origin)
+        self.gate.check_maker(principal)
+        self.gate.check_origin(principal.tenant, origin)
         return principal
 
     @asynccontextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -46,18 +46,26 @@ class Customer:
         """The sets of keys, by address."""
         return self._sets
 
-    def find(self, kid: str | None) -> VerifyingKey | None:
-        """Return the key of this id; without an id the only key that there is."""
-        if kid is None:
-            every = [
-                *self._keys.values(),
-                *(key for each in self._sets.values() for key in each.keys.values()),
-            ]
-            return every[0] if len(every) == 1 else None
+    def find(self, kid: str) -> VerifyingKey | None:
+        """Return the key of this id; of some that share it, the first."""
+        return next((keys[kid] for keys in self._places if kid in keys), None)
 
-        places: Iterable[Mapping[str, VerifyingKey]]
-        places = (self._keys, *(each.keys for each in self._sets.values()))
-        return next((keys[kid] for keys in places if kid in keys), None)
+    def suited(self, algorithm: str) -> dict[str, VerifyingKey]:
+        """Return the keys of an algorithm by id; of some that share one, the first."""
+        every = [pair for keys in self._places for pair in keys.items()]
+        return {kid: key for kid, key in reversed(every) if key.algorithm == algorithm}
+
+    def is_like(self, other: Customer) -> bool:
+        """Say whether it has the same settings and keys; sets of keys change by themselves."""
+        return self.options == other.options and self._keys == other._keys
+
+    @property
+    def _places(self) -> Sequence[Mapping[str, VerifyingKey]]:
+        return (self._keys, *(each.keys for each in self._sets.values()))
+
+
+SAID = 10
+"""Tenants that a line of the log names of those that are new, gone or others."""
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -70,11 +78,16 @@ class Reading(msgspec.Struct, frozen=True):
 class Tenants:
     """Every tenant. `read` may block and changes nothing; `take` changes and blocks nobody."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Read them. Raises BadSettings for a table or a directory; a broken file is logged."""
+    def __init__(self, settings: Settings, quiet: bool = False) -> None:
+        """Read them. Raises BadSettings for a table or a directory.
+
+        A broken file is logged; not with `quiet`, for who shows what is `broken`.
+        """
+        self._quiet = quiet
         self._directory, self._enabled = settings.tenants_directory, settings.engines.enabled
         self._node = settings
-        self._told: dict[str, str] = {}
+        self.broken: Mapping[str, str] = {}
+        """What is wrong with each file that could not be used when it was read last."""
         self.sets: dict[str, KeySet] = {}
         """The sets of keys that some tenant uses, by address."""
         try:
@@ -130,17 +143,31 @@ class Tenants:
 
         return Reading(customers, broken)
 
-    def take(self, reading: Reading) -> None:
-        """Serve what was read; who has a broken file stays as it was, and the log says so once."""
+    def take(self, reading: Reading) -> str:
+        """Serve what was read, and say who is new, gone or another now.
+
+        Who has a broken file stays as it was, and the log says so once.
+        """
         for name, error in reading.broken.items():
-            if self._told.get(name) != error:
+            if self.broken.get(name) != error and not self._quiet:
                 state = "stays as it was" if name in self.by_name else "is left out"
                 log.warning("tenant %r %s: %s", name, state, error)
 
         kept = {name: self.by_name[name] for name in reading.broken if name in self.by_name}
-        self._told = reading.broken
+        self.broken, before = reading.broken, self.by_name
         self.by_name = {**reading.customers, **kept, **self._fixed}
         self.sets = {url: keys for each in self.by_name.values() for url, keys in each.sets.items()}
+        return _differences(before, self.by_name)
+
+    def owner(self, url: str) -> str:
+        """Name the tenant whose keys are behind an address, and how many more have them there."""
+        owners = [
+            f"tenant {name!r}, key {key_id!r}"
+            for name, each in sorted(self.by_name.items())
+            for key_id, key in each.options.keys.items()
+            if key.jwks == url
+        ]
+        return f"{owners[0]}{_more(owners, 1)}" if owners else "a tenant that is gone"
 
     def reload(self) -> Reading | None:
         """Read again; a directory that cannot be listed is logged, and None returned."""
@@ -175,3 +202,23 @@ class Tenants:
 
         check_tenants({path.stem: options}, self._enabled)
         return options
+
+
+def _differences(before: Mapping[str, Customer], after: Mapping[str, Customer]) -> str:
+    """Say in a line of bounded length which tenants are new, gone, or others than they were."""
+    both = before.keys() & after.keys()
+    groups = {
+        "added": after.keys() - before.keys(),
+        "removed": before.keys() - after.keys(),
+        "changed": {name for name in both if not before[name].is_like(after[name])},
+    }
+    said = [
+        f"{group} {', '.join(sorted(names)[:SAID])}{_more(names, SAID)}"
+        for group, names in groups.items()
+        if names
+    ]
+    return "; ".join(said) or "nothing has changed"
+
+
+def _more(names: Collection[str], shown: int) -> str:
+    return f" and {len(names) - shown} more" if len(names) > shown else ""

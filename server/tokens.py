@@ -19,12 +19,15 @@ from actors.errors import Refused
 from actors.expiry import LEEWAY
 from actors.messages import Label, RoomName
 from actors.principal import Capability, Grant, Principal
+from server.keys import VerifyingKey
 from server.tenants import Customer
 
 LENGTH = 8192
 """Characters of a token."""
 LAST = 253_402_300_799.0
 """The end of the year 9999: what is later is no time."""
+TRIED = 4
+"""Keys that are tried for a token that names none; each costs a look at a signature."""
 GRANTS = 64
 """Entries of `rooms`; each is looked at for each command."""
 
@@ -33,30 +36,32 @@ TOO_LONG = f"the token is over {LENGTH} characters"
 MALFORMED = "the token is no JWT"
 BAD_HEADER = "the token's header is not that of a signed JWT"
 CRITICAL = "the token has a critical extension, and none is known here"
-BAD_CLAIMS = "a claim of the token has a wrong form"
+BAD_CLAIMS = "the token's claims are no JSON object"
+BAD_CLAIM = "the claim {} of the token has a wrong form"
 BAD_TENANT = "the token does not name its tenant"
 BAD_EXPIRY = "the token has no usable exp"
-BAD_ROOMS = "the claim rooms is no list of {pattern or room, can}"
+BAD_ROOMS = f"the claim rooms is no list of up to {GRANTS} times {{pattern or room, can}}"
 EXPIRED = "the token has expired"
 EARLY = "the token is not valid yet"
 UNSIGNED = "the token is not signed by a key of its tenant"
+NO_KEY = "the token's kid names no key of its tenant"
+UNNAMED = "the token must name its key (kid)"
+"""Said of a tenant that has more keys of the token's algorithm than are tried."""
 AUDIENCE = "the token is for another audience"
 
 _PARTS = re.compile(r"([A-Za-z0-9_-]{1,1024})\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
-_CAUSES = (
-    ("$.exp", BAD_EXPIRY),
-    ("`exp`", BAD_EXPIRY),
-    ("$.tenant", BAD_TENANT),
-    ("`tenant`", BAD_TENANT),
-)
-"""What the decoder says, and what that is the sign of."""
+_PATH = re.compile(r" - at `\$((?:\.[a-z]+|\[[0-9]+\])+)`")
+"""How the decoder ends its words; what is before may repeat the token."""
+_MISSING = re.compile(r"Object missing required field `([a-z]+)`")
+_CAUSES = {"exp": BAD_EXPIRY, "tenant": BAD_TENANT}
+"""Claims with a sentence of their own."""
 
 
 class UnknownKey(Refused):
     """A token whose key may have been added to a set since the set was fetched."""
 
-    def __init__(self, customer: Customer) -> None:
-        super().__init__("unauthorized", UNSIGNED)
+    def __init__(self, customer: Customer, message: str) -> None:
+        super().__init__("unauthorized", message)
         self.customer = customer
 
 
@@ -123,15 +128,16 @@ def verify(token: str, tenants: Mapping[str, Customer], now: float) -> Principal
     _check_times(claims, now)
     customer = tenants.get(claims.tenant)
     if customer is None:
-        raise Refused("unauthorized", UNSIGNED)
+        raise Refused("unauthorized", UNSIGNED if header.kid is None else NO_KEY)
 
-    _check_signature(parts, header, customer)
+    kid = _signer(parts, header, customer)
     _check_audience(claims, customer.options.audience)
     return Principal(
         tenant=customer.name,
         subject=claims.sub,
         name=claims.name,
         token=claims.jti,
+        kid=kid,
         expires=claims.exp,
         grants=_read_grants(claims.rooms),
     )
@@ -153,16 +159,29 @@ def _read_claims(part: str) -> Claims:
     try:
         return _claims.decode(_decode(part))
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        said = str(error)
-        sentence = next((cause for mark, cause in _CAUSES if mark in said), BAD_CLAIMS)
-        raise Refused("unauthorized", sentence) from None
+        claim = _place(error)
+        sentence = BAD_CLAIM.format(claim) if claim else BAD_CLAIMS
+        raise Refused("unauthorized", _CAUSES.get(claim, sentence)) from None
 
 
 def _read_grants(rooms: msgspec.Raw) -> tuple[Grant, ...]:
     try:
         return tuple(room.grant for room in _rooms.decode(rooms))
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        raise Refused("unauthorized", BAD_ROOMS) from None
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        place = _place(error)
+        sentence = BAD_CLAIM.format(f"rooms{place}") if place else BAD_ROOMS
+        raise Refused("unauthorized", sentence) from None
+
+
+def _place(error: Exception) -> str:
+    """Say where the decoder has stopped, like `aud` or `[3].can[0]`; empty if that is nowhere.
+
+    It is made of names of our own and of numbers, never of what a token has brought.
+    """
+    said = str(error)
+    path = said.rpartition(" - at `$")
+    found = _PATH.fullmatch("".join(path[1:])) or _MISSING.fullmatch(said)
+    return found[1].removeprefix(".") if found else ""
 
 
 def _decode(part: str) -> bytes:
@@ -181,15 +200,36 @@ def _check_times(claims: Claims, now: float) -> None:
         raise Refused("unauthorized", EARLY)
 
 
-def _check_signature(parts: re.Match[str], header: Header, customer: Customer) -> None:
-    """Verify with the key that the tenant has under this id, and by its algorithm alone."""
+def _signer(parts: re.Match[str], header: Header, customer: Customer) -> str:
+    """Return the id of the key that has signed a token, each key by its own algorithm alone.
+
+    Raises Refused, or UnknownKey where a set that is fetched again may have the key.
+    """
+    signed, signature = parts.string[: parts.end(2)].encode(), _decode(parts[3])
+    for kid, key in _candidates(header, customer).items():
+        if header.alg == key.algorithm and key.verifies(signed, signature):
+            return kid
+
+    if header.kid is None:
+        raise UnknownKey(customer, UNSIGNED)
+
+    raise Refused("unauthorized", UNSIGNED)
+
+
+def _candidates(header: Header, customer: Customer) -> Mapping[str, VerifyingKey]:
+    """Return the key that a token names; without a name, those of the algorithm that it claims."""
+    if header.kid is None:
+        keys = customer.suited(header.alg)
+        if len(keys) > TRIED:
+            raise Refused("unauthorized", UNNAMED)
+
+        return keys
+
     key = customer.find(header.kid)
     if key is None:
-        raise UnknownKey(customer)
+        raise UnknownKey(customer, NO_KEY)
 
-    signed = parts.string[: parts.end(2)].encode()
-    if header.alg != key.algorithm or not key.verifies(signed, _decode(parts[3])):
-        raise Refused("unauthorized", UNSIGNED)
+    return {header.kid: key}
 
 
 def _check_audience(claims: Claims, wanted: str) -> None:

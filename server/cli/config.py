@@ -73,7 +73,7 @@ def _check_tenants(settings: Settings) -> None:
     from server.tenants import Tenants
 
     try:
-        broken = Tenants(settings).read().broken
+        broken = Tenants(settings, quiet=True).broken
     except BadSettings as error:
         raise Bad(str(error)) from None
 

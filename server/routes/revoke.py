@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
+from msgspec import UNSET
 
 from actors.errors import Refused
 from server.directory import NO_CONNECTION
-from server.documents import Affected, Revoke
+from server.documents import Revoke, Revoked
 from server.node import Node
 from server.openapi import described
 from server.problems import reply
@@ -22,15 +25,17 @@ def add_revoke(app: FastAPI, node: Node) -> None:
     @app.post(
         "/v1/revoke",
         operation_id="revoke",
-        **described(Affected, 413, 422, body=Revoke),
+        **described(Revoked, 413, 422, body=Revoke),
     )
     async def revoke(request: Request) -> Response:
-        """Revoke a subject, a token, or a connection; answers how many connections were closed."""
+        """Revoke a subject, a token, a key or a connection; answers how many were closed."""
         principal = administrator(node, request)
         body = await read_body(request, limit, Revoke)
-        names = (body.subject or "", body.token or "", body.connection or "")
-        closed = manager.revoke(principal.tenant, *names)
+        closed = manager.revoke(principal.tenant, **body.named)
         if body.connection and not closed:
             raise Refused("not_found", NO_CONNECTION, "connection")
 
-        return reply(Affected(connections=closed))
+        ((kind, name),) = body.named.items()
+        until = manager.access.revocations.until(principal.tenant, (kind, name))
+        expires = round(until, 3) if 0 < until < math.inf else UNSET
+        return reply(Revoked(connections=closed, expires=expires))

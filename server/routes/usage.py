@@ -40,7 +40,8 @@ def add_usage(app: FastAPI, node: Node) -> None:
         """List the tenants by name, with what each uses."""
         require_operator(node, request)
         page = read_query(request, PageQuery)
-        later = (name for name in node.gate.names if name > page.after)
+        names = {*node.gate.names, *node.lingering()}
+        later = (name for name in names if name > page.after)
         wanted = nsmallest(page.limit + 1, later)
         listed = wanted[: page.limit]
         more = len(wanted) > page.limit

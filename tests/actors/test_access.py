@@ -246,6 +246,8 @@ async def test_speech_that_the_new_token_does_not_cover_ends_in_good_order(kind:
         ({"subject": "ann"}, ["ann 1", "ann 2"]),
         ({"token": "1"}, ["ann 1", "bob 1"]),
         ({"subject": "bob", "token": "2"}, ["ann 2", "bob 1"]),
+        ({"key": "k1"}, ["ann 1", "bob 1"]),
+        ({"key": "1"}, []),
         ({"subject": "nobody"}, []),
         ({"connection": "other's"}, []),
         ({"connection": "guess"}, []),
@@ -256,10 +258,10 @@ async def test_a_revocation_closes_what_it_names_and_nothing_else(
 ) -> None:
     async with running() as node:
         ends = {
-            f"{subject} {token}": node.open(Principal("t", subject, token=token))[1]
+            f"{subject} {token}": node.open(principal_of(subject, token))[1]
             for subject, token in (("ann", "1"), ("ann", "2"), ("bob", "1"))
         }
-        foreign, far = node.open(Principal("other", "ann", token="1"))
+        foreign, far = node.open(principal_of("ann", "1", "other"))
         if names.get("connection") == "other's":
             names = {"connection": foreign.id}
 
@@ -272,6 +274,11 @@ async def test_a_revocation_closes_what_it_names_and_nothing_else(
         assert foreign.open
         assert far.closed is None
         assert node.manager.revoke("t", **names) == 0
+
+
+def principal_of(subject: str, token: str, tenant: str = "t") -> Principal:
+    """Return who comes with a token, each signed with a key of its own."""
+    return Principal(tenant, subject, token=token, kid=f"k{token}")
 
 
 async def test_who_came_by_a_ticket_leaves_with_who_made_it_or_goes_on_with_a_token() -> None:
@@ -293,6 +300,8 @@ async def test_who_came_by_a_ticket_leaves_with_who_made_it_or_goes_on_with_a_to
     [
         (ann(), {"subject": "ann"}, True),
         (ann(), {"token": "1"}, True),
+        (Principal("t", "ann", kid="k"), {"key": "k"}, True),
+        (Principal("t", "ann", kid="k"), {"key": "j"}, False),
         (Principal("t", "guest", maker="ann"), {"subject": "ann"}, True),
         (ann(token="2"), {"token": "1"}, False),
         (Principal("t", "bob"), {"subject": "ann"}, False),

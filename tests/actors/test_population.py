@@ -58,6 +58,7 @@ async def test_the_connections_of_a_tenant_are_found_by_id_until_they_are_gone()
         other, _ = node.connect(tenant="u")
         assert population.of("t") == {one.id: one, two.id: two}
         assert population.of("u") == {other.id: other}
+        assert population.tenants == {"t", "u"}
         far.stall()
         one.close(RESTART)
         assert one.id in population.of("t")
@@ -66,4 +67,4 @@ async def test_the_connections_of_a_tenant_are_found_by_id_until_they_are_gone()
         assert population.of("t") == {two.id: two}
         two.transport.abort()
         assert population.of("t") == population.of("nobody") == {}
-        assert population._tenants.keys() == {"u"}
+        assert population.tenants == {"u"}

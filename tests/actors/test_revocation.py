@@ -11,9 +11,10 @@ from actors.expiry import LEEWAY
 from actors.principal import Principal
 from actors.revocation import KEEP, Name, Revocations
 
-ANN = Principal("t", "ann", token="1")
+ANN = Principal("t", "ann", token="1", kid="2026")
 SUBJECT: set[Name] = {("subject", "ann")}
 TOKEN: set[Name] = {("token", "1")}
+KEY: set[Name] = {("key", "2026")}
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,11 @@ TOKEN: set[Name] = {("token", "1")}
         (TOKEN, Principal("t", "ann", token="2"), False),
         (TOKEN, Principal("t", "1"), False),
         (TOKEN, Principal("other", "ann", token="1"), False),
-        (SUBJECT | TOKEN, Principal("t"), False),
+        (KEY, ANN, True),
+        (KEY, Principal("t", "bob", kid="2026"), True),
+        (KEY, Principal("t", "2026", token="2026", kid="2027"), False),
+        (KEY, Principal("other", "ann", kid="2026"), False),
+        (SUBJECT | TOKEN | KEY, Principal("t"), False),
     ],
 )
 def test_a_name_is_revoked_within_its_tenant(
@@ -43,6 +48,8 @@ def test_a_name_is_revoked_within_its_tenant(
 def test_a_revocation_lasts_as_long_as_any_token_may() -> None:
     revocations = Revocations(10)
     revocations.add("t", SUBJECT, 0.0, 1000.0)
+    assert revocations.until("t", ("subject", "ann")) == 1000.0 + KEEP + LEEWAY
+    assert revocations.until("t", ("token", "1")) == revocations.until("u", ("key", "")) == 0.0
     assert revocations.revoked(ANN, 1000.0 + KEEP + LEEWAY - 1)
     assert not revocations.revoked(ANN, 1000.0 + KEEP + LEEWAY)
 

@@ -13,7 +13,9 @@ import pytest
 from fastapi import FastAPI
 from websockets.exceptions import InvalidStatus
 
+from actors.expiry import LEEWAY
 from actors.principal import CAPABILITIES
+from actors.revocation import KEEP
 from server.app import create_app
 from server.http import HardenedHttp
 from server.protocol import LeanWebSocket
@@ -49,6 +51,7 @@ WRONG: tuple[tuple[str, str, Any, int], ...] = (
     ("POST", "/v1/revoke", {}, 400),
     ("POST", "/v1/revoke", {"subject": "a", "token": "b"}, 400),
     ("POST", "/v1/revoke", {"subject": ""}, 400),
+    ("POST", "/v1/revoke", {"subject": "a", "key": "b"}, 400),
     ("POST", "/v1/rooms/a/unsubscribe", {"who": "a"}, 400),
     ("POST", "/v1/rooms/a/unsubscribe", {"subject": "x" * 70_000}, 413),
     ("PUT", "/v1/rooms", None, 405),
@@ -162,7 +165,7 @@ async def test_what_another_tenant_has_is_answered_like_what_nobody_has(
             ("/v1/revoke", {"subject": "ann"}),
             ("/v1/rooms/a/unsubscribe", {"subject": "ann"}),
         ):
-            assert await acme.post(path, body) == {"connections": 0}
+            assert (await acme.post(path, body))["connections"] == 0
 
         assert await acme.get("/v1/rooms") == {"rooms": []}
         assert await acme.get("/v1/connections") == {"connections": []}
@@ -255,13 +258,16 @@ async def test_who_is_unsubscribed_leaves_this_room_alone(address: str, caller: 
 async def test_who_is_revoked_is_closed_and_not_let_in_again(address: str, caller: Ask) -> None:
     admin = caller(token_of())
     async with listener(address, sub="ann", jti="t1") as ann, listener(address, sub="bob") as bob:
-        assert await admin.post("/v1/revoke", {"token": "t1"}) == {"connections": 1}
+        began = time.time()
+        done = await admin.post("/v1/revoke", {"token": "t1"})
+        assert done["connections"] == 1
+        assert began + KEEP < done["expires"] <= time.time() + KEEP + LEEWAY
         assert await ann.closed() == (4505, "revoked")
         assert (await bob.ask(type="ping", id=1))["type"] == "ack"
         assert await admin.post("/v1/revoke", {"connection": id_of(bob)}) == {"connections": 1}
         assert await bob.closed() == (4505, "revoked")
 
-    assert await admin.post("/v1/revoke", {"subject": "bob"}) == {"connections": 0}
+    assert (await admin.post("/v1/revoke", {"subject": "bob"}))["connections"] == 0
     for claims in ({"sub": "bob"}, {"jti": "t1"}):
         assert (await caller(token_of(**claims)).ask("GET", "/v1/rooms")).status_code == 401
 

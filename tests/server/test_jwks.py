@@ -103,7 +103,7 @@ class Time:
 @asynccontextmanager
 async def fetching(tenants: Tenants, clock: Time) -> AsyncIterator[KeyFetcher]:
     """Run a fetcher, and wait until it has asked for the first time."""
-    fetcher = KeyFetcher(lambda: tenants.sets, clock)
+    fetcher = KeyFetcher(lambda: tenants.sets, clock, tenants.owner)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(fetcher.run)
         with anyio.fail_after(10):
@@ -274,8 +274,11 @@ async def test_a_failure_keeps_the_last_set_and_is_logged_once(
         assert not keys.keys
 
     told = [record.getMessage() for record in caplog.records if record.levelno > logging.INFO]
+    site = source.url.removeprefix("http://").removesuffix("/canary")
+    assert f"tenant 'acme', key 'set0': the keys at {site} could not be fetched" in told[1]
     assert sum("it answered 503" in line for line in told) == 1
     assert sum("refused" in line for line in told) == 1
+    assert "tenant 'acme', key 'set1': the keys at 127.0.0.1:1 could not be fetched" in told[0]
     assert "canary" not in caplog.text
 
 
@@ -285,10 +288,31 @@ def test_a_set_is_shared_and_its_public_keys_are_no_secrets() -> None:
     assert tenants.sets.keys() == {url}
     assert tenants.by_name["acme"].find("set0") is None
     tenants.sets[url].took(read_jwks(document(jwk("RS256", "one"))), 0)
-    assert tenants.by_name["acme"].find(None) is tenants.by_name["acme"].find("one")
+    assert tenants.by_name["acme"].suited("RS256").keys() == {"one"}
     forged = forge({"alg": "HS256", "kid": "one"}, pem("RS256").encode())
     with pytest.raises(Refused):
         verify(forged, tenants.by_name, 0)
+
+
+def test_a_token_without_a_kid_is_tried_with_the_keys_of_a_set_or_has_it_asked_again() -> None:
+    url = "https://example.com/keys"
+    tenants = tenants_of(url, local={"secret": SECRET})
+    nameless = mint(key=private("EdDSA"), algorithm="EdDSA", exp=60)
+    with pytest.raises(UnknownKey, match="not signed by a key of its tenant"):
+        verify(nameless, tenants.by_name, 0)
+
+    keys = [jwk("ES256", "one"), jwk("EdDSA", "two"), jwk("RS256", "three")]
+    tenants.sets[url].took(read_jwks(document(*keys)), 0)
+    assert verify(nameless, tenants.by_name, 0).kid == "two"
+    assert verify(mint(exp=60), tenants.by_name, 0).kid == "local"
+    forged = forge({"alg": "EdDSA"}, pem("EdDSA").encode(), exp=60)
+    with pytest.raises(UnknownKey):
+        verify(forged, tenants.by_name, 0)
+
+    many = [jwk("EdDSA", str(number)) for number in range(5)]
+    tenants.sets[url].took(read_jwks(document(*many)), 0)
+    with pytest.raises(Refused, match="must name its key"):
+        verify(nameless, tenants.by_name, 0)
 
 
 FIELDS = st.text("AQB_-=!é\0", max_size=12) | st.binary(max_size=70).map(part)

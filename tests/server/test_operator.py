@@ -70,13 +70,11 @@ async def test_the_operator_does_for_a_tenant_what_its_administrator_does(
         assert await operator.get("/v1/connections?tenant=other") == {"connections": []}
         gone = await operator.ask("DELETE", f"/v1/connections/{listed['id']}?tenant=other")
         assert gone.status_code == 404
-        assert await operator.post("/v1/revoke?tenant=other", {"subject": "ann"}) == {
-            "connections": 0
-        }
+        theirs = await operator.post("/v1/revoke?tenant=other", {"subject": "ann"})
+        assert theirs["connections"] == 0
         assert (await ann.ask(type="ping", id=1))["type"] == "ack"
-        assert await operator.post("/v1/revoke?tenant=acme", {"subject": "ann"}) == {
-            "connections": 1
-        }
+        ours = await operator.post("/v1/revoke?tenant=acme", {"subject": "ann"})
+        assert ours["connections"] == 1
         assert await ann.closed() == (4505, "revoked")
 
 

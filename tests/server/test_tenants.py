@@ -52,9 +52,10 @@ def test_tenants_come_from_the_settings_and_from_files(tmp_path: Path) -> None:
     assert tenants.keys() == {"a", "b"}
     assert tenants["b"].options.engines == ("echo",)
     for name, key_id in (("a", "k"), ("b", "main")):
-        key = tenants[name].find(None)
+        key = tenants[name].find(key_id)
         assert key is not None
-        assert key is tenants[name].find(key_id)
+        assert tenants[name].suited("HS256") == {key_id: key}
+        assert tenants[name].suited("RS256") == {}
         assert key.algorithm == "HS256"
         assert tenants[name].find("other") is None
 
@@ -230,6 +231,26 @@ def test_a_reload_takes_what_has_changed_and_keeps_who_is_broken(
     assert len(caplog.records) == 4
 
 
+def test_a_reload_says_who_is_new_gone_and_another_within_a_bound(tmp_path: Path) -> None:
+    key = tmp_path / "key.pem"
+    key.write_text(pem("RS256"))
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.toml").write_text(GOOD)
+
+    (tmp_path / "p.toml").write_text(f"keys.main.pem = '{key}'\n")
+    tenants = Tenants(settings_of(tmp_path))
+    assert tenants.take(tenants.read()) == "nothing has changed"
+    (tmp_path / "a.toml").write_text(GOOD + "audience = 'x'")
+    (tmp_path / "b.toml").unlink()
+    key.write_text(pem("ES256"))
+    for number in range(12):
+        (tmp_path / f"n{number:02}.toml").write_text(GOOD)
+
+    added = ", ".join(f"n{number:02}" for number in range(10))
+    changes = f"added {added} and 2 more; removed b; changed a, p"
+    assert tenants.take(tenants.read()) == changes
+
+
 def test_a_directory_that_cannot_be_listed_stops_the_start_and_changes_nothing_later(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -270,5 +291,6 @@ def test_the_command_line_checks_and_hides(tmp_path: Path) -> None:
     assert 'secret = "***"' in done.stdout
     checked = roomcast("config", "check", ROOMCAST_TENANTS_DIRECTORY=tmp_path)
     assert checked.returncode == 2
-    assert "bad.toml: keys.main: the secret has 6 bytes" in checked.stderr
+    said = f"{tmp_path / 'bad.toml'}: keys.main: the secret has 6 bytes; HS256 needs 32 or more"
+    assert checked.stderr == f"Error: {said}\n"
     assert "canary" not in done.stdout + done.stderr + checked.stdout + checked.stderr
