@@ -16,6 +16,7 @@ from urllib.parse import SplitResult
 
 import click
 
+from server.cli.client import BRING_A_TOKEN
 from server.cli.options import (
     Bad,
     Unreachable,
@@ -190,6 +191,9 @@ def perform(name: str, options: dict[str, Any], url: str, pid: int | None, as_js
     target.token = os.environ.get(TOKEN_VARIABLE, "").strip()
     report = Report(name, target.http, plan)
     uvloop.run(_conduct(Stage(target, report, process), work.run, plan))
+    if not target.token and any("HTTP 401" in each for each in report.problems):
+        report.notes.append(f"the server wants a token: {BRING_A_TOKEN}")
+
     if as_json:
         click.echo(to_json(to_builtins(report)))
     else:

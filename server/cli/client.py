@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
@@ -19,6 +20,7 @@ from server.cli.terminal import printable
 from server.settings import TOKEN_VARIABLE
 
 decode_event: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
+BRING_A_TOKEN = f"put one into the environment variable {TOKEN_VARIABLE}"
 OPEN_WITHIN = 10.0
 """Seconds a server may take to answer."""
 CLOSE_WITHIN = 1.0
@@ -74,7 +76,8 @@ async def open_socket(url: str) -> ClientConnection:
         if status in (429, 503):
             raise Unreachable(f"{where} takes no connections now: {reason}") from None
 
-        raise Failed(f"{where} refused with status {status}: {reason}") from None
+        hint = "" if token or status != HTTPStatus.UNAUTHORIZED else f"; {BRING_A_TOKEN}"
+        raise Failed(f"{where} refused with status {status}: {reason}{hint}") from None
     except ssl.SSLError as error:
         raise Failed(f"{where} does not speak TLS as it should: {error.reason}") from None
     except (OSError, TimeoutError):

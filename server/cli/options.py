@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import click
 
-from server.settings import URL_VARIABLE, BadSettings, Settings, load
+from server.settings import TOKEN_VARIABLE, URL_VARIABLE, BadSettings, Settings, load
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
@@ -24,7 +24,7 @@ url_option = click.option(
     default=DEFAULT_URL,
     envvar=URL_VARIABLE,
     show_default=True,
-    help=f"The server; {URL_VARIABLE} names one too.",
+    help=f"The server; {URL_VARIABLE} names one too. {TOKEN_VARIABLE} holds the token for it.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one value a line.")
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LENGTH = 8192
 """Characters of a token that are read."""
+NO_TENANTS = "no tenant is in the settings; name a file with --config"
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 secret_option = click.option(
     "--secret-file",
@@ -73,6 +74,7 @@ def command() -> None:
 @click.option("--key", help="Id of the tenant's key; its first secret otherwise.")
 @click.option("--sub", help="Who it is: the same for all tokens of one user.")
 @click.option("--name", help="Name that others see.")
+@click.option("--jti", help="Id of the token, by which it can be revoked.")
 @click.option("--expires", type=Duration(), default="1h", show_default=True, help="For how long.")
 @click.option("--can", type=Rights(), multiple=True, help="Rights, as in speak,listen:room-*.")
 def mint(
@@ -89,6 +91,7 @@ def mint(
         "tenant": tenant,
         "sub": said["sub"],
         "name": said["name"],
+        "jti": said["jti"],
         "aud": options.audience,
         "iat": now,
         "exp": now + int(said["expires"]),
@@ -177,6 +180,9 @@ def verdict_of(token: str, settings: Settings) -> str:
     from server.tokens import UnknownKey, verify
 
     customers = customers_of(settings)
+    if not customers:
+        raise Bad(NO_TENANTS)
+
     try:
         try:
             verify(token, customers, time.time())

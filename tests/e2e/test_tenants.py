@@ -133,7 +133,7 @@ def test_the_commands_bring_the_token_of_the_environment(server: TenantServer) -
     theirs: dict[str, Any] = {"key": OTHER_SECRET, "tenant": "other"}
     listening = mint(**theirs, rooms=[{"pattern": "a", "can": ["listen"]}])
     for token, said in (
-        ("", "this needs a token"),
+        ("", "this needs a token; put one into the environment variable ROOMCAST_TOKEN"),
         ("a\nb", "ROOMCAST_TOKEN holds no token"),
         (listening, "the token does not cover"),
     ):
@@ -141,6 +141,9 @@ def test_the_commands_bring_the_token_of_the_environment(server: TenantServer) -
         assert done.returncode != 0
         assert said in done.stderr
 
+    bench = roomcast("bench", "connect", "--connections", "1", "--url", server.http)
+    assert bench.returncode == 1
+    assert "the server wants a token: put one into" in " ".join(bench.stdout.split())
     address = f"{server.http}/v1/rooms/a/messages"
     bearer = {"Authorization": f"Bearer {mint(**theirs)}"}
     with urlopen(Request(address, b'{"data": "hello"}', bearer), timeout=WITHIN):

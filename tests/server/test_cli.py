@@ -23,6 +23,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Server:
     return Server(tmp_path_factory.mktemp("server") / "log")
 
 
+@pytest.mark.parametrize("command", [("listen",), ("speak",), ("bench", "fanout")])
+def test_the_help_of_a_client_says_how_to_bring_a_token(command: tuple[str, ...]) -> None:
+    assert "ROOMCAST_TOKEN" in roomcast(*command, "--help").stdout
+
+
 def test_the_help_names_every_command() -> None:
     done = roomcast("--help")
     assert done.returncode == 0

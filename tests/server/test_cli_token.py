@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jwt
 import pytest
 import tomli_w
 from click.testing import CliRunner
@@ -32,7 +33,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def test_what_is_minted_is_taken_with_what_was_asked_for(config: Path, tmp_path: Path) -> None:
-    asked = ("--sub", "ann", "--name", "Ann", "--expires", "15m")
+    asked = ("--sub", "ann", "--name", "Ann", "--jti", "t1", "--expires", "15m")
     rights = ("--can", "speak,listen:room-*", "--can", "publish:a:1")
     minted = roomcast("token", "mint", "--config", config, "--tenant", "acme", *asked, *rights)
     token = minted.stdout.strip()
@@ -41,7 +42,8 @@ def test_what_is_minted_is_taken_with_what_was_asked_for(config: Path, tmp_path:
     claims = json.loads(checked.stdout.rpartition("}")[0] + "}")
     assert claims["exp"] - claims["iat"] == 900
     principal = verify(token, Tenants(load(config, {})).by_name, claims["iat"])
-    assert (principal.subject, principal.name) == ("ann", "Ann")
+    assert (principal.subject, principal.name, principal.token) == ("ann", "Ann", "t1")
+    assert jwt.get_unverified_header(token)["kid"] == principal.kid == "main"
     assert principal.may("room-1", "speak")
     assert principal.may("a:1", "publish")
     assert not principal.may("a:1", "listen")
@@ -95,6 +97,12 @@ def test_a_refusal_says_why_and_shows_the_claims(config: Path) -> None:
         assert done.stderr.startswith("Error: refused: ")
         assert said in done.stderr
         assert ('"tenant": "acme"' in done.stdout) is shown
+
+
+def test_without_tenants_there_is_nothing_to_check_a_token_by() -> None:
+    done = roomcast("token", "check", stdin=mint().encode())
+    assert done.returncode == 2
+    assert done.stderr == "Error: no tenant is in the settings; name a file with --config\n"
 
 
 def test_a_token_of_a_set_of_keys_can_be_checked(tmp_path: Path) -> None:
