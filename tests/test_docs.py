@@ -25,7 +25,7 @@ from server.logs import WITHIN as LOGGED_WITHIN
 from server.ports import PINGS
 from server.requests import BODY_WITHIN
 from server.settings import Settings, schema
-from server.tokens import GRANTS, LENGTH
+from server.tokens import GRANTS, LENGTH, TRIED
 from server.upgrade import HEAD_BYTES, HEADERS
 
 ROOT = Path(__file__).parents[1]
@@ -99,6 +99,7 @@ FIXED: dict[str, tuple[float, ...]] = {
     "the head of a request": (HEAD_BYTES, HEADERS, HEAD_WITHIN),
     "a body": (BODY_WITHIN,),
     "a token": (LENGTH, GRANTS),
+    "keys of a tenant that are tried for a token without `kid`": (TRIED,),
     "pings of a peer": (PINGS,),
     "fragments of a message": (FRAGMENTS, FRAGMENT_BYTES),
     "forbidden commands": (FORBIDDEN_MOST, FORBIDDEN_WITHIN),
