@@ -8,6 +8,7 @@ from collections import OrderedDict
 from actors.errors import Refused
 from actors.limits import History
 from actors.log import RoomLog, Stock
+from actors.meter import RETRY_AFTER
 from actors.quota import Quotas
 from actors.wire import Frame
 
@@ -31,12 +32,17 @@ class Shelf:
         return len(self.logs)
 
     def adopt(self, history: History, quotas: Quotas) -> None:
-        """Go by other limits from here on."""
+        """Go by other limits from here on, and let go of what is too much by them."""
         if history is not self._history:
             for log in self.logs.values():
                 log.limits = history
 
+        changed = quotas is not self._quotas
         self._history, self._quotas = history, quotas
+        if changed:
+            self._fit()
+            while self._idle and 0 < quotas.history_rooms < len(self.logs):
+                self._displace()
 
     def open(self, key: str, now: float) -> RoomLog:
         """Make a room; if the tenant has its number, in the place of the idlest. Raises Refused."""
@@ -45,11 +51,9 @@ class Shelf:
             if not self._idle:
                 message = f"the tenant's quota history_rooms is {most}"
                 setting = f"tenants.{self.tenant}.quotas.history_rooms"
-                raise Refused("quota_exceeded", message, "room", setting)
+                raise Refused("quota_exceeded", message, "room", setting, RETRY_AFTER)
 
-            idlest = next(iter(self._idle))
-            self._stock.evicted += len(self.logs[idlest])
-            self._forget(idlest)
+            self._displace()
 
         log = self.logs[key] = RoomLog(secrets.token_urlsafe(6), self._history)
         self._idle[key] = now
@@ -70,8 +74,7 @@ class Shelf:
             self._idle[key] = now
             self._idle.move_to_end(key)
 
-        while 0 < self._quotas.history_bytes < self.bytes:
-            self._evict(next(iter(self._spoken)))
+        self._fit()
 
     def expire(self, key: str, log: RoomLog, now: float) -> None:
         """Let go of what is too old in a room."""
@@ -99,6 +102,17 @@ class Shelf:
                 return
 
             self._forget(key)
+
+    def _fit(self) -> None:
+        """Let go of the quietest history while the bytes are too many."""
+        while 0 < self._quotas.history_bytes < self.bytes:
+            self._evict(next(iter(self._spoken)))
+
+    def _displace(self) -> None:
+        """Forget the room that was idle longest before its time."""
+        idlest = next(iter(self._idle))
+        self._stock.evicted += len(self.logs[idlest])
+        self._forget(idlest)
 
     def _evict(self, key: str) -> None:
         """Let go of the history of the quietest room, in the only one left of the oldest event."""

@@ -6,6 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from msgspec import UNSET, structs
 
+from actors.errors import Refused
 from actors.principal import Principal
 from server.callers import caller_of
 from server.documents import Ticket, TicketOrder
@@ -30,6 +31,9 @@ def add_tickets(app: FastAPI, node: Node) -> None:
         maker.require_somewhere("admin")
         order = await read_body(request, limit, TicketOrder)
         principal, now = holder_of(order, maker), clock.wall()
+        if node.manager.access.revoked(principal):
+            raise Refused("forbidden", "this subject is revoked", "sub")
+
         made = node.tickets.issue(principal, order.ttl, now)
         return reply(Ticket(ticket=made, expires=round(now + order.ttl, 3)))
 
