@@ -14,6 +14,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from actors.messages import Ack, AnyEvent, Error, Gap, Speech, Transcript
+from actors.roles import stem_of
 from server.cli.audio import FRAME, Recording, open_recording, open_source
 from server.cli.client import Ended, events, open_socket, room_url
 from server.cli.options import Failed, json_option, run, url_option
@@ -151,7 +152,7 @@ class Talk:
                 self._done = True
 
     def _is_own(self, event: Transcript) -> bool:
-        return self._session is not None and event.segment.startswith(f"{self._session}.")
+        return self._session is not None and event.segment.startswith(stem_of(self._session) + ".")
 
     async def _report(self) -> None:
         seconds = self._recording.seconds
