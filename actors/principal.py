@@ -65,6 +65,10 @@ class Principal(msgspec.Struct, frozen=True):
         """Return whether a grant covers this room and gives this capability."""
         return any(capability in each.capabilities and each.covers(room) for each in self.grants)
 
+    def patterns(self, capability: Capability) -> list[str]:
+        """Return the patterns of the rooms in which a grant gives this capability."""
+        return [each.pattern for each in self.grants if capability in each.capabilities]
+
     def require(self, room: str, capability: Capability) -> None:
         """Raise Refused("forbidden") unless a grant gives this capability in this room.
 

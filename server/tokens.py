@@ -25,6 +25,8 @@ LENGTH = 8192
 """Characters of a token."""
 LAST = 253_402_300_799.0
 """The end of the year 9999: what is later is no time."""
+STARS = 8
+"""Times that a pattern may have a `*`."""
 GRANTS = 64
 """Entries of `rooms`; each is looked at for each command."""
 
@@ -76,9 +78,12 @@ class Room(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     room: RoomName | UnsetType = UNSET
 
     def __post_init__(self) -> None:
-        """Refuse both, or neither."""
+        """Refuse both, or neither, and a pattern that takes long to match."""
         if (self.pattern is UNSET) is (self.room is UNSET):
             raise ValueError("one of pattern and room")
+
+        if self.pattern is not UNSET and self.pattern.count("*") > STARS:
+            raise ValueError(f"a pattern has at most {STARS} times *")
 
     @property
     def grant(self) -> Grant:

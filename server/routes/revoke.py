@@ -26,7 +26,7 @@ def add_revoke(app: FastAPI, node: Node) -> None:
     )
     async def revoke(request: Request) -> Response:
         """Revoke a subject, a token, or a connection; answers how many connections were closed."""
-        principal = administrator(node, request)
+        principal = await administrator(node, request)
         body = await read_body(request, limit, Revoke)
         names = (body.subject or "", body.token or "", body.connection or "")
         closed = manager.revoke(principal.tenant, *names)

@@ -193,6 +193,21 @@ async def test_a_room_too_many_of_a_tenant_takes_the_place_of_its_idlest() -> No
     assert plane.stock.evicted == 1
 
 
+async def test_rooms_that_never_had_an_event_push_out_none_that_has() -> None:
+    plane = MemoryBackplane(LIMITS, 100, HandClock())
+    plane.quotas_of = lambda tenant: Quotas(history_rooms=5)
+    for key in ("t/a", "t/b", "t/c"):
+        await plane.publish(key, say(1))
+
+    for number in range(20):
+        await plane.subscribe(f"t/junk-{number}")
+        await plane.unsubscribe(f"t/junk-{number}")
+        await plane.recover(f"t/asked-{number}", None, 0)
+
+    assert set(await plane.rooms("t")) >= {"t/a", "t/b", "t/c"}
+    assert plane.stock.evicted == 0
+
+
 async def test_bytes_too_many_of_a_tenant_take_the_history_of_its_quietest_room() -> None:
     clock = HandClock()
     plane = MemoryBackplane(LIMITS, 10, clock)
@@ -300,7 +315,7 @@ async def test_it_counts_what_it_keeps(script: list[tuple[str, str, int]]) -> No
         assert plane.stock.bytes == sum(log.bytes for log in logs.values())
         listed = [room for tenant in ("t", "u") for room in await plane.rooms(tenant)]
         assert sorted(listed) == sorted(logs)
-        idle = {key for each in plane._shelves.values() for key in each._idle}
+        idle = {key for each in plane._shelves.values() for key in (*each._idle, *each._blank)}
         assert idle == set(logs) - plane._wanted
 
     clock.now += 100
