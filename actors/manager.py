@@ -102,7 +102,7 @@ class ConnectionManager:
         self.refuse_while_draining()
         if len(self.actors) >= self.limits.connections:
             message = f"this node has its {self.limits.connections} connections"
-            raise Refused("overload", message, setting="limits.connections")
+            raise Refused("overload", message, "", "limits.connections", 1.0)
 
         self.meters.of(principal.tenant).admit(principal, address)
 

@@ -7,8 +7,7 @@ recovered again, whatever it was replayed is not delivered twice.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
 
 import anyio
 from msgspec import UNSET
@@ -17,6 +16,7 @@ from actors.commands import Join
 from actors.connection import ConnectionActor
 from actors.errors import FORBIDDEN, Refused
 from actors.fanout import Fanout, View
+from actors.gates import Gates
 from actors.limits import Limits
 from actors.log import Missing, Position, Recovery, parse_position
 from actors.messages import Error, Gap, Joined
@@ -28,23 +28,14 @@ PIECE = 65_536
 """Bytes of JSON of a replay that are sent in one turn."""
 
 
-class Gate:
-    """One room's turnstile: those who change its membership go through one at a time."""
-
-    __slots__ = ("lock", "users")
-
-    def __init__(self) -> None:
-        self.lock = anyio.Lock(fast_acquire=True)  # nobody waits for who comes alone
-        self.users = 0
-
-
 class Membership:
     """Who joins and leaves which room, in step with the node's subscriptions."""
 
     def __init__(self, fanout: Fanout, backplane: Backplane, limits: Limits, clock: Clock) -> None:
         self._fanout, self._backplane = fanout, backplane
         self._limits, self._clock = limits, clock
-        self._gates: dict[str, Gate] = {}
+        self._gates = Gates()
+        """Those who change the membership of a room go through its gate."""
         self._vacated: list[str] = []
         self._told = anyio.Event()
 
@@ -84,11 +75,12 @@ class Membership:
             )
 
         meter = self._fanout.meters.of(actor.principal.tenant)
-        if since is not None or command.history:
-            await meter.replays.turn(self._clock.monotonic)
+        if since is not None or command.history or command.presence:
+            whose = actor.address or actor.id
+            await meter.replays.turn(self._clock.monotonic, whose=whose)
 
         with meter.visit(key):
-            async with self._gate(key):
+            async with self._gates.through(key):
                 meter.check_members(len(rooms.members(key)))
                 await self._enter(actor, key, command, since)
 
@@ -135,7 +127,7 @@ class Membership:
     async def abandon(self, keys: Sequence[str]) -> None:
         """End this node's subscriptions of rooms, if nobody is in them by now."""
         for key in keys:
-            async with self._gate(key):
+            async with self._gates.through(key):
                 await self._release(key)
 
     async def _enter(
@@ -156,7 +148,7 @@ class Membership:
                 view = View(command.partials, top.epoch, top.offset, command.presence)
                 self._fanout.join(actor, key, view)
                 if command.presence:
-                    actor.tell(self._fanout.presence.watch(actor, key))
+                    self._replay(actor, [Frame(self._fanout.presence.watch(actor, key))])
 
                 self._replay(actor, recovery.frames)
         finally:
@@ -235,18 +227,6 @@ class Membership:
                     epoch=recovery.top.epoch,
                 )
             )
-
-    @asynccontextmanager
-    async def _gate(self, key: str) -> AsyncIterator[None]:
-        gate = self._gates.setdefault(key, Gate())
-        gate.users += 1
-        try:
-            async with gate.lock:
-                yield
-        finally:
-            gate.users -= 1
-            if gate.users == 0:
-                del self._gates[key]
 
 
 def _pieces(frames: Sequence[Frame]) -> Iterator[Sequence[Frame]]:

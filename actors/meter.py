@@ -215,7 +215,9 @@ class Meter:
         if wait < math.inf:
             raise self.over("bytes_per_second", wait)
 
-        raise self.over("bytes_burst", 0.0)
+        most = self.quotas.bytes_burst
+        message = f"the message has {size} bytes, and the tenant's quota bytes_burst is {most}"
+        raise Refused("too_big", message, "data", f"tenants.{self.tenant}.quotas.bytes_burst")
 
     def published(self, size: int) -> None:
         """Count a message that was published."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import anyio
 
+from actors.gates import Gates
 from actors.quota import Bucket, renew
 
 LEAST = 0.001
@@ -20,11 +21,12 @@ LOOK_EVERY = 1.0
 class Pace:
     """Lets one after the other go on, as fast as its bucket refills."""
 
-    __slots__ = ("_bucket", "_lock", "waiting")
+    __slots__ = ("_bucket", "_lines", "_lock", "waiting")
 
     def __init__(self) -> None:
         """Hold nobody up until a rate is adopted."""
         self._bucket: Bucket | None = None
+        self._lines = Gates()
         self._lock = anyio.Lock(fast_acquire=True)
         self.waiting = 0
         """Those in the line."""
@@ -53,14 +55,20 @@ class Pace:
 
         return True
 
-    async def turn(self, monotonic: Callable[[], float], amount: float = 0.0) -> None:
-        """Wait until nothing is owed and nobody came before, then spend an amount."""
+    async def turn(
+        self, monotonic: Callable[[], float], amount: float = 0.0, whose: str = ""
+    ) -> None:
+        """Wait until nothing is owed and nobody came before, then spend an amount.
+
+        Of those that are of one person only one stands in the line, so that nobody has to wait for
+        many of somebody else's.
+        """
         if self.take(amount, monotonic()):
             return
 
         self.waiting += 1
         try:
-            async with self._lock:
+            async with self._lines.through(whose), self._lock:
                 await self._until_paid(monotonic)
         finally:
             self.waiting -= 1

@@ -32,7 +32,18 @@ class Attendance(msgspec.Struct, frozen=True):
 class Roll:
     """The people in one room, and how that differs from what was told last."""
 
-    __slots__ = ("_before", "_counts", "_most", "_people", "_room", "_stale", "_told", "watchers")
+    __slots__ = (
+        "_before",
+        "_counts",
+        "_fresh",
+        "_most",
+        "_notes",
+        "_people",
+        "_room",
+        "_stale",
+        "_told",
+        "watchers",
+    )
 
     def __init__(self, room: str, most: int) -> None:
         self._room, self._most = room, most
@@ -42,7 +53,9 @@ class Roll:
         """Who has come or gone since, and who that was then: None for who was not there."""
         self._stale = False
         """Whether the changes alone do not say it: there were too many."""
-        self._told = 0
+        self._told = self._notes = 0
+        self._fresh: dict[ConnectionActor, int] = {}
+        """Who came in between two tellings, and how many changes there had been by then."""
         self.watchers: set[ConnectionActor] = set()
 
     def __len__(self) -> int:
@@ -70,13 +83,38 @@ class Roll:
     def watch(self, actor: ConnectionActor) -> Presence:
         """Tell somebody from here on; return what there is to tell at once."""
         if not self.watchers:
-            self._before, self._stale, self._told = {}, False, len(self)
+            self._before, self._stale, self._told = {}, len(self) > self._most, len(self)
+
+        if self._before or self._stale:
+            self._fresh[actor] = self._notes
 
         self.watchers.add(actor)
         return self._everybody()
 
-    def news(self) -> Presence | None:
-        """Return what has changed since this was asked last; None if nothing has."""
+    def unwatch(self, actor: ConnectionActor) -> None:
+        """Tell somebody no more, if it was told."""
+        self.watchers.discard(actor)
+        self._fresh.pop(actor, None)
+
+    def news(self) -> list[tuple[Presence, list[ConnectionActor]]]:
+        """Return what has changed since this was asked last, and who is to be told.
+
+        What has changed is said of what was told to all. Who came since then has been told
+        another thing, and is told everybody again if there was a change.
+        """
+        event = self._change()
+        fresh, self._fresh = self._fresh, {}
+        if event is not None and event.kind != "delta":
+            return [(event, list(self.watchers))]
+
+        unsure = [each for each, notes in fresh.items() if notes != self._notes]
+        news = [(self._everybody(), unsure)] if unsure else []
+        if event is not None:
+            news.append((event, [each for each in self.watchers if each not in fresh]))
+
+        return news
+
+    def _change(self) -> Presence | None:
         before, self._before = self._before, {}
         stale, told, self._told = self._stale, self._told, len(self)
         self._stale = len(self) > self._most
@@ -96,6 +134,7 @@ class Roll:
         if not self.watchers:
             return False
 
+        self._notes += 1
         if len(self) > self._most or len(self._before) >= 2 * self._most:
             self._before, self._stale = {}, True
         elif not self._stale:
@@ -163,7 +202,7 @@ class Attendances:
         """A connection is a member of a room no more."""
         roll = self._rolls.get(key)
         if roll is not None:
-            roll.watchers.discard(actor)
+            roll.unwatch(actor)
             self._leave(key, _person_of(actor))
 
     def began(self, speaker: Speaker, key: str) -> None:
@@ -191,10 +230,9 @@ class Attendances:
         changed, self._changed = self._changed, set()
         for key in changed:
             roll = self._rolls.get(key)
-            news = None if roll is None else roll.news()
-            if roll is not None and news is not None:
-                burst = Burst([Frame(news)])
-                for each in list(roll.watchers):
+            for event, watchers in () if roll is None else roll.news():
+                burst = Burst([Frame(event)])
+                for each in watchers:
                     each.send(burst)
 
     def sessions(self, key: str) -> int:

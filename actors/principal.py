@@ -11,8 +11,13 @@ from actors.errors import Refused
 
 Capability = Literal["speak", "listen", "publish", "presence", "admin"]
 CAPABILITIES: tuple[Capability, ...] = get_args(Capability)
-NOT_COVERED = "the token does not cover this room"
-"""Said of every such room alike: nobody learns from it whether there is one."""
+RIGHTS: dict[Capability, str] = {
+    "speak": "speak in this room",
+    "listen": "listen to this room",
+    "publish": "publish to this room",
+    "presence": "know who is in this room",
+    "admin": "administer this room",
+}
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -62,10 +67,17 @@ class Principal(msgspec.Struct, frozen=True):
         """Return whether a grant covers this room and gives this capability."""
         return any(capability in each.capabilities and each.covers(room) for each in self.grants)
 
+    def patterns(self, capability: Capability) -> list[str]:
+        """Return the patterns of the rooms in which a grant gives this capability."""
+        return [each.pattern for each in self.grants if capability in each.capabilities]
+
     def require(self, room: str, capability: Capability) -> None:
-        """Raise Refused("forbidden") unless a grant gives this capability in this room."""
+        """Raise Refused("forbidden") unless a grant gives this capability in this room.
+
+        It is said of every room alike: nobody learns from it whether there is one.
+        """
         if not self.may(room, capability):
-            raise Refused("forbidden", NOT_COVERED, "room")
+            raise Refused("forbidden", f"the token gives no right to {RIGHTS[capability]}", "room")
 
     def require_grant(self, wanted: Grant, *more: Capability) -> None:
         """Raise Refused("forbidden") unless one could give all of a grant, and has `more` there."""

@@ -11,6 +11,7 @@ from actors.messages import Message
 from actors.meter import Meters
 from actors.ports import Backplane, Clock
 from actors.principal import Principal
+from actors.selection import select
 from actors.wire import encode_msgpack
 
 
@@ -34,11 +35,13 @@ class Publisher:
     async def broadcast(self, principal: Principal, data: object, once: str = "") -> list[Position]:
         """Publish a value to every room of the tenant that a grant covers. Raises Refused."""
         principal.require_somewhere("publish")
+        meter, monotonic = self._meters.of(principal.tenant), self._clock.monotonic
         keys = sorted(await self._backplane.rooms(principal.tenant))
-        rooms = [room for key in keys if principal.may(room := key.partition("/")[2], "publish")]
+        covered = select(principal, "publish", keys, meter, monotonic)
+        rooms = [key.partition("/")[2] async for key in covered]
         places = await self._repeated(principal, rooms, once) if once else {}
         rooms = [room for room in rooms if room not in places]
-        self._meters.of(principal.tenant).check_broadcast(len(rooms), self._clock.monotonic())
+        meter.check_broadcast(len(rooms), monotonic())
         for at, room in enumerate(rooms):
             places[room] = await self._publish(principal, room, data, once, credit=at > 0)
             await anyio.lowlevel.checkpoint()

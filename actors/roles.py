@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Protocol
 
 import msgspec
@@ -14,6 +16,11 @@ from actors.limits import Limits
 from actors.log import Position
 from actors.messages import AnyEvent, AudioSpec, Recognition, Speaker, SpeechState, Transcript
 from actors.ports import Clock, Observer
+
+
+def stem_of(session: str) -> str:
+    """Name a session for all to hear: whoever knows its own name may resume it."""
+    return urlsafe_b64encode(sha256(session.encode()).digest()[:9]).decode()
 
 
 class Subject(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ from actors.line import Line
 from actors.messages import Ack, CommandId, Gap, Recognition, Speech, SpeechState, Transcript
 from actors.ports import Decoder, Engine
 from actors.principal import Principal
-from actors.roles import Holder, Outlet, Subject
+from actors.roles import Holder, Outlet, Subject, stem_of
 
 GAPS = 256
 """Gaps that are kept for who resumes; beyond them the oldest is forgotten."""
@@ -33,7 +33,7 @@ class SpeechSession:
     def __init__(
         self, subject: Subject, engines: Sequence[Engine], decoder: Decoder | None, outlet: Outlet
     ) -> None:
-        self.subject = subject
+        self.subject, self._stem = subject, stem_of(subject.session)
         self._outlet = outlet
         limits, clock = outlet.limits_of(subject.tenant), outlet.clock
         self.intake = Intake(subject.audio, decoder, limits, outlet.audio, clock)
@@ -266,7 +266,7 @@ class SpeechSession:
         start = timeline.shift(heard.start)
         return Transcript(
             room=subject.room,
-            segment=f"{subject.session}.{heard.segment}",
+            segment=f"{self._stem}.{heard.segment}",
             revision=heard.revision,
             final=heard.final,
             text=heard.text,

@@ -5,14 +5,17 @@ A listing goes through all that its tenant has once; it is for operators, not fo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from heapq import heapify, heappop, nsmallest
 
+from anyio.lowlevel import checkpoint
 from msgspec import UNSET
 
 from actors.connection import ConnectionActor
 from actors.errors import Refused
 from actors.manager import ConnectionManager
 from actors.principal import Principal
+from actors.selection import select
 from server.documents import (
     ConnectionPage,
     ConnectionState,
@@ -24,6 +27,8 @@ from server.documents import (
     Speaking,
 )
 
+AT_ONCE = 64
+"""Rooms that are described before others have their turn."""
 NO_ROOM = "there is no such room"
 NO_CONNECTION = "there is no such connection"
 """Said alike of what was never there, of what has gone, and of another tenant's."""
@@ -39,19 +44,24 @@ class Directory:
 
     async def rooms(self, principal: Principal, page: PageQuery) -> RoomPage:
         """List the rooms that the principal administers."""
-        after = principal.key(page.after)
-        later = [
-            each for each in await self._manager.backplane.rooms(principal.tenant) if each > after
-        ]
+        manager, after = self._manager, principal.key(page.after)
+        later = [each for each in await manager.backplane.rooms(principal.tenant) if each > after]
         heapify(later)  # a page takes few of them, and sorting takes all
+        meter, monotonic = manager.meters.of(principal.tenant), manager.clock.monotonic
         wanted: list[str] = []
-        while later and len(wanted) <= page.limit:
-            key = heappop(later)
-            if principal.may(_name(key), "admin"):
-                wanted.append(key)
+        async for key in select(principal, "admin", _popped(later), meter, monotonic):
+            wanted.append(key)
+            if len(wanted) > page.limit:
+                break
 
-        rooms = [await self._state(key) for key in wanted[: page.limit]]
-        found = [each for each in rooms if each is not None]
+        found: list[RoomState] = []
+        for number, key in enumerate(wanted[: page.limit], 1):
+            if (state := await self._state(key)) is not None:
+                found.append(state)
+
+            if number % AT_ONCE == 0:
+                await checkpoint()
+
         more = len(wanted) > page.limit
         return RoomPage(rooms=found, next=_name(wanted[page.limit - 1]) if more else UNSET)
 
@@ -146,6 +156,11 @@ class Directory:
             rooms=sorted(map(_name, rooms.joined(actor))),
             speech=UNSET if about is None else Speaking(session=about.session, room=about.room),
         )
+
+
+def _popped(heap: list[str]) -> Iterator[str]:
+    while heap:
+        yield heappop(heap)
 
 
 def _name(key: str) -> str:

@@ -20,8 +20,12 @@ Limit = Annotated[int, Meta(ge=1, le=1000)]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 
 
-class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A JSON object."""
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """A JSON object of an answer, which may grow."""
+
+
+class Order(Document, frozen=True, forbid_unknown_fields=True):
+    """A JSON object of a request; what is not known in it is an error."""
 
 
 class Problem(Document, frozen=True):
@@ -48,7 +52,7 @@ class PageQuery(msgspec.Struct, frozen=True):
     limit: Limit = 100
 
 
-class Publish(Document, frozen=True):
+class Publish(Order, frozen=True):
     """The body of a publish or a broadcast."""
 
     data: Any
@@ -145,7 +149,7 @@ class ConnectionPage(Document, frozen=True):
     """There is more after this id."""
 
 
-class Unsubscribe(Document, frozen=True):
+class Unsubscribe(Order, frozen=True):
     """Who is to be taken out of a room: a connection, or all of a subject."""
 
     connection: Name | UnsetType = UNSET
@@ -157,7 +161,7 @@ class Unsubscribe(Document, frozen=True):
             raise ValueError("name one of connection and subject")
 
 
-class Revoke(Document, frozen=True):
+class Revoke(Order, frozen=True):
     """Whose access ends: a subject's, a token's, that of a key's tokens, or of one connection."""
 
     subject: Name | UnsetType = UNSET
@@ -193,7 +197,7 @@ class Affected(Document, frozen=True):
     connections: int
 
 
-class TicketOrder(Document, frozen=True):
+class TicketOrder(Order, frozen=True):
     """What a ticket is to be good for: no more than the token that asks."""
 
     rooms: Annotated[tuple[Room, ...], Meta(min_length=1, max_length=GRANTS)]

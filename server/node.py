@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -31,7 +32,9 @@ from server.tickets import LASTS, Tickets
 REQUEST = 4.0
 """Commands that a request over HTTP counts for; it costs as much."""
 WAITING = 100
-"""Requests and commands of a tenant that may wait when one more request comes."""
+"""Requests of a tenant that may wait when one more comes."""
+HTTP = "http"
+"""Whose turn it is among the commands: that of one request at a time."""
 
 
 class SystemClock:
@@ -60,6 +63,8 @@ class Node:
         self.turnstile = Turnstile(UNBOUNDED if open_to_all else settings.limits.arrivals)
         self.trusted = [read_network(each) for each in settings.server.trusted_proxies]
         """Proxies whose word counts for where a request comes from."""
+        self._waiting: Counter[str] = Counter()
+        """Requests that wait for their turn, by tenant."""
         self.tickets = Tickets(settings.limits.tickets)
         self.newcomers = Newcomers(settings.limits.unauthenticated, settings.limits.auth_within)
         backplane = MemoryBackplane(
@@ -143,13 +148,19 @@ class Node:
 
         return principal
 
-    async def pace(self, principal: Principal) -> None:
+    async def pace(self, tenant: str, amount: float = REQUEST) -> None:
         """Wait for the turn of a request over HTTP. Raises Refused if too many wait already."""
-        meter, monotonic = self.manager.meters.of(principal.tenant), self.manager.clock.monotonic
-        if meter.commands.waiting >= WAITING:
+        meter, monotonic = self.manager.meters.of(tenant), self.manager.clock.monotonic
+        if self._waiting[tenant] >= WAITING:
             raise meter.over("commands_per_second", meter.commands.debt(monotonic()))
 
-        await meter.commands.turn(monotonic, REQUEST)
+        self._waiting[tenant] += 1
+        try:
+            await meter.commands.turn(monotonic, amount, HTTP)
+        finally:
+            self._waiting[tenant] -= 1
+            if not self._waiting[tenant]:
+                del self._waiting[tenant]
 
     async def _sweep(self) -> None:
         """Forget tickets that nobody came with, until cancelled."""

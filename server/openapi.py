@@ -21,6 +21,14 @@ REFUSALS = {
     429: "Too much or too fast: for the node, the tenant, or the address; come back.",
     503: "Not now; come back.",
 }
+RETRY = {
+    "headers": {
+        "Retry-After": {
+            "description": "Seconds after which to try again, where that is known.",
+            "schema": {"type": "integer", "minimum": 1},
+        }
+    }
+}
 PAGE: list[dict[str, Any]] = [
     {"name": "after", "in": "query", "schema": {"type": "string", "maxLength": 128}},
     {
@@ -60,6 +68,7 @@ def refusals(*statuses: int) -> dict[int | str, Any]:
         status: {
             "description": REFUSALS[status],
             "content": {"application/problem+json": {"schema": _reference(Problem)}},
+            **(RETRY if status in (429, 503) else {}),
         }
         for status in sorted(statuses)
     }

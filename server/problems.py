@@ -11,6 +11,7 @@ import msgspec
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.routing import WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -27,9 +28,13 @@ GUARDS = {
 """Headers of whatever has no such header of its own: it is data, for whoever asked, and no page."""
 HEADERS: dict[int, dict[str, str]] = {
     HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
+    HTTPStatus.UPGRADE_REQUIRED: {"Upgrade": "websocket"},
     HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "1"},
 }
+SOON: dict[int, float] = {HTTPStatus.SERVICE_UNAVAILABLE: 1.0}
+"""Seconds after which to try again where a refusal does not say."""
 _guards = [(name.lower().encode(), value.encode()) for name, value in GUARDS.items()]
+NO_UPGRADE = "this is a WebSocket, and no upgrade was asked for; a proxy may have left that out"
 CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -83,7 +88,7 @@ def refusal(refused: Refused) -> Response:
         refused.message,
         field=refused.field,
         setting=refused.setting,
-        retry_after=refused.retry_after,
+        retry_after=refused.retry_after or SOON.get(refused.status, 0.0),
     )
     response.headers.update(retry_after(refused))
     if refused.code == "rate_limited":
@@ -128,10 +133,18 @@ def add_problems(app: FastAPI, observer: Observer) -> None:
             refused = Refused("not_found", f"there is no WebSocket at {scope['path']}")
             observer.refused(refused.code)
             await deny(WebSocket(scope, receive, send), refused)
+        elif _is_socket(app, scope["path"]):
+            await problem(426, "upgrade_required", NO_UPGRADE)(scope, receive, send)
         else:
             await not_found(scope, receive, send)
 
     app.router.default = miss
+    app.router.redirect_slashes = False  # its address would be that behind the proxy
     app.add_exception_handler(Refused, refuse)
     app.add_exception_handler(HTTPException, fail)
     app.add_exception_handler(Exception, crash)
+
+
+def _is_socket(app: FastAPI, path: str) -> bool:
+    sockets = [each for each in app.router.routes if isinstance(each, WebSocketRoute)]
+    return any(each.path_regex.match(path) for each in sockets)

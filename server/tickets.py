@@ -49,7 +49,7 @@ class Tickets:
 
         if len(self._tenants.get(tenant, ())) >= self._most:
             message = f"{self._most} tickets of this tenant wait to be used"
-            raise Refused("overload", message, setting="limits.tickets")
+            raise Refused("overload", message, setting="limits.tickets", retry_after=1.0)
 
         ticket = secrets.token_urlsafe(BYTES)
         name, until = _digest(ticket), min(now + ttl, principal.expires + LEEWAY)

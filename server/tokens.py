@@ -28,6 +28,8 @@ LAST = 253_402_300_799.0
 """The end of the year 9999: what is later is no time."""
 TRIED = 4
 """Keys that are tried for a token that names none; each costs a look at a signature."""
+STARS = 8
+"""Times that a pattern may have a `*`."""
 GRANTS = 64
 """Entries of `rooms`; each is looked at for each command."""
 
@@ -81,9 +83,12 @@ class Room(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     room: RoomName | UnsetType = UNSET
 
     def __post_init__(self) -> None:
-        """Refuse both, or neither."""
+        """Refuse both, or neither, and a pattern that takes long to match."""
         if (self.pattern is UNSET) is (self.room is UNSET):
             raise ValueError("one of pattern and room")
+
+        if self.pattern is not UNSET and self.pattern.count("*") > STARS:
+            raise ValueError(f"a pattern has at most {STARS} times *")
 
     @property
     def grant(self) -> Grant:

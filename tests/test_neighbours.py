@@ -37,6 +37,7 @@ def test_a_noise_is_judged_by_that_at_the_second_server() -> None:
 
     made = section(found, pooled, Plan(), "2026-01-02 03:04 UTC")
     assert [verdict.met for verdict in made.targets] == [True, False, False]
+    assert "was 2.00 to 2.00 times that with nobody there" in made.text
     assert [row[-2:] for row in made.rows] == [
         ["", ""],
         ["2.00", ""],

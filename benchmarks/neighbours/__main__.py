@@ -19,13 +19,13 @@ from benchmarks.peers import runs
 from benchmarks.peers.render import render, render_section
 
 RESULT = peers.SECTIONS / "neighbours.json"
-QUICK = Plan(rounds=1)
 
 
 def main(arguments: list[str]) -> int:
     """Carry out the command and return the exit code: 1 if the quiet tenant missed anything."""
     options = _parse(arguments)
-    found = measure(QUICK if options.quick else Plan(), options.only or EVERY)
+    plan = Plan(rounds=1 if options.quick else options.rounds)
+    found = measure(plan, options.only or EVERY)
     if options.quick or options.only:
         print(render_section(found))
     else:
@@ -50,6 +50,9 @@ def measure(plan: Plan, kinds: tuple[str, ...]) -> Neighbours:
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.neighbours", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round")
+    parser.add_argument(
+        "--rounds", type=int, default=Plan().rounds, metavar="N", help="more for less scatter"
+    )
     parser.add_argument(
         "--only", nargs="+", choices=EVERY, metavar="NOISE", help=f"some of {', '.join(EVERY)}"
     )

@@ -128,8 +128,18 @@ def _text(machine: Machine, plan: Plan, kinds: Sequence[str], at: str) -> str:
     )
 
 
+def resolution(ratios: Sequence[float]) -> str:
+    """Say how far apart the same thing was measured, with the noise elsewhere."""
+    return (
+        f"- With the noise elsewhere, where the server has nothing of it, the 99th percentile was "
+        f"{number(min(ratios))} to {number(max(ratios))} times that with nobody there: what "
+        "differs by less is not told apart, and a verdict may fall otherwise in the next run."
+    )
+
+
 def _notes(found: Found) -> str:
-    lines = []
+    ratios = [found.ratio(kind, ELSEWHERE, ("", QUIET)) for kind in found.kinds]
+    lines = [resolution(ratios)]
     for kind in found.kinds:
         names = {key for run in found.runs if run.workload == kind for key in run.values}
         counts = {

@@ -11,6 +11,7 @@ from actors.errors import Refused
 from actors.limits import History
 from actors.log import Position, Recovery, Remembered, Repeated, RoomLog, Stock
 from actors.messages import RoomEvent
+from actors.meter import RETRY_AFTER
 from actors.ports import Clock
 from actors.quota import UNLIMITED, Quotas
 from actors.wire import Frame
@@ -62,7 +63,7 @@ class MemoryBackplane:
             return first
 
         tenant, now = _tenant(key), self._clock.monotonic()
-        self._once.check(tenant)
+        self._once.check(tenant, now)
         position = await self.publish(key, event)
         self._once.keep(tenant, (key, once), position, now)
         return position
@@ -142,9 +143,8 @@ class MemoryBackplane:
             return shelf, log
 
         if tenant and len(self) >= self._max_rooms:
-            raise Refused(
-                "room_limit", f"this node has its {self._max_rooms} rooms", setting="limits.rooms"
-            )
+            message = f"this node has its {self._max_rooms} rooms"
+            raise Refused("room_limit", message, "room", "limits.rooms", RETRY_AFTER)
 
         if shelf is None:
             quotas, stock = UNLIMITED, Stock()  # the node's own rooms are not counted

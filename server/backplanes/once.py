@@ -33,11 +33,14 @@ class Once:
         kept = self._tenants.get(tenant)
         return kept[use][1] if kept is not None and use in kept else None
 
-    def check(self, tenant: str) -> None:
+    def check(self, tenant: str, now: float) -> None:
         """Raise Refused("overload") if there is no room for one more key of a tenant."""
-        if len(self._tenants.get(tenant, ())) >= self._most:
+        kept = self._tenants.get(tenant)
+        if kept and len(kept) >= self._most:
+            oldest, _ = next(iter(kept.values()))
             message = f"this tenant has used {self._most} keys in {KEEP:g} seconds"
-            raise Refused("overload", message, "Idempotency-Key", "limits.publish_keys")
+            setting, wait = "limits.publish_keys", max(0.0, oldest + KEEP - now)
+            raise Refused("overload", message, "Idempotency-Key", setting, round(wait, 3))
 
     def keep(self, tenant: str, use: Use, place: Position, now: float) -> None:
         """Note the place of a publish under a key."""

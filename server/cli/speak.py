@@ -13,7 +13,8 @@ import msgspec
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from actors.messages import Ack, AnyEvent, Error, Speech, Transcript
+from actors.messages import Ack, AnyEvent, Error, Gap, Speech, Transcript
+from actors.roles import stem_of
 from server.cli.audio import FRAME, Recording, open_recording, open_source
 from server.cli.client import Ended, events, open_socket, room_url
 from server.cli.options import Failed, json_option, run, url_option
@@ -21,6 +22,10 @@ from server.cli.terminal import StatusLine, printable, to_json
 
 REPORT_EVERY = 0.5
 """Seconds between two looks at the progress."""
+LOSSES = {
+    "upstream_full": "the engine was too slow",
+    "replay_full": "the engine was gone for too long",
+}
 
 
 @click.command("speak", short_help="Stream a WAV file, raw PCM or a pipe into a room.")
@@ -78,7 +83,8 @@ class Talk:
         self._recording, self._room = recording, room
         self._paced, self._as_json = paced, as_json
         self._progress = StatusLine(sys.stderr)
-        self._sent = self._lag = 0.0
+        self._sent = self._lag = self._lost = 0.0
+        self._why = ""
         self._finals = 0
         self._session: str | None = None
         self._done = False
@@ -97,6 +103,9 @@ class Talk:
 
         took = time.monotonic() - began
         click.echo(f"{self._sent:.1f} s of audio, {self._finals} finals, {took:.1f} s", err=True)
+        if self._lost:
+            click.echo(f"{self._lost:.1f} s of it were not recognized: {self._why}", err=True)
+
         if self._recording.missing:
             click.echo(f"the file ends {self._recording.missing:.1f} s early", err=True)
 
@@ -130,6 +139,9 @@ class Talk:
             case Speech(state=state, session=session, lag=lag):
                 self._session, self._lag = str(session), lag
                 self._done = state == "ended"
+            case Gap(session=str(), first=first, last=last, reason=reason):
+                self._lost += (last - first + 1) / self._recording.bytes_per_second
+                self._why = LOSSES.get(reason, reason)
             case Transcript(final=True, text=text) if text and self._is_own(event):
                 self._finals += 1
                 if not self._as_json:
@@ -140,7 +152,7 @@ class Talk:
                 self._done = True
 
     def _is_own(self, event: Transcript) -> bool:
-        return self._session is not None and event.segment.startswith(f"{self._session}.")
+        return self._session is not None and event.segment.startswith(stem_of(self._session) + ".")
 
     async def _report(self) -> None:
         seconds = self._recording.seconds

@@ -21,9 +21,9 @@ from server.requests import read_query
 CONNECTION = [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}]
 
 
-def administrator(node: Node, request: Request) -> Principal:
+async def administrator(node: Node, request: Request) -> Principal:
     """Say who it is that administers the whole tenant. Raises Refused."""
-    principal = caller_of(node, request)
+    principal = await caller_of(node, request)
     principal.require_everywhere("admin")
     return principal
 
@@ -39,7 +39,7 @@ def add_connections(app: FastAPI, node: Node) -> None:
     )
     async def connections(request: Request) -> Response:
         """List the live connections of the tenant, by id."""
-        principal = administrator(node, request)
+        principal = await administrator(node, request)
         return reply(directory.connections(principal, read_query(request, PageQuery)))
 
     @app.delete(
@@ -50,7 +50,7 @@ def add_connections(app: FastAPI, node: Node) -> None:
     )
     async def disconnect(request: Request) -> Response:
         """End a connection with the close code 4502, after which clients do not come back."""
-        principal = administrator(node, request)
+        principal = await administrator(node, request)
         actor = directory.connection(principal, request.path_params["id"])
         actor.close(FORBIDDEN.because("an administrator ended this connection"))
         return Response(status_code=204)

@@ -43,8 +43,7 @@ def add_messages(app: FastAPI, node: Node) -> None:
     )
     async def publish(request: Request) -> Response:
         """Publish a value to a room; answers its position."""
-        principal = caller_of(node, request)
-        await node.pace(principal)
+        principal = await caller_of(node, request)
         room = check_room(request.path_params["room"])
         principal.require(room, "publish")
         body = await read_body(request, limit, Publish)
@@ -59,8 +58,7 @@ def add_messages(app: FastAPI, node: Node) -> None:
     )
     async def broadcast(request: Request) -> Response:
         """Publish a value to every room of the tenant that the token covers; answers how many."""
-        principal = caller_of(node, request)
-        await node.pace(principal)
+        principal = await caller_of(node, request)
         principal.require_somewhere("publish")
         body = await read_body(request, limit, Publish)
         places = await manager.broadcast(principal, body.data, read_key(request, "broadcast"))

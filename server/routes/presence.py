@@ -25,7 +25,7 @@ def add_presence(app: FastAPI, node: Node) -> None:
     )
     async def presence(request: Request) -> Response:
         """List who is in a room, by id; a room that is not there has nobody in it."""
-        principal = caller_of(node, request)
+        principal = await caller_of(node, request)
         room = check_room(request.path_params["room"])
         page = read_query(request, PageQuery)
         return reply(directory.presence(principal, room, page))

@@ -29,7 +29,7 @@ def add_revoke(app: FastAPI, node: Node) -> None:
     )
     async def revoke(request: Request) -> Response:
         """Revoke a subject, a token, a key or a connection; answers how many were closed."""
-        principal = administrator(node, request)
+        principal = await administrator(node, request)
         body = await read_body(request, limit, Revoke)
         closed = manager.revoke(principal.tenant, **body.named)
         if body.connection and not closed:

@@ -21,7 +21,7 @@ def add_rooms(app: FastAPI, node: Node) -> None:
     @app.get("/v1/rooms", operation_id="rooms", **described(RoomPage, parameters=PAGE))
     async def rooms(request: Request) -> Response:
         """List the rooms that the token administers, by name."""
-        principal = caller_of(node, request)
+        principal = await caller_of(node, request)
         principal.require_somewhere("admin")
         return reply(await directory.rooms(principal, read_query(request, PageQuery)))
 
@@ -32,7 +32,7 @@ def add_rooms(app: FastAPI, node: Node) -> None:
     )
     async def room(request: Request) -> Response:
         """Describe a room."""
-        principal = caller_of(node, request)
+        principal = await caller_of(node, request)
         name = check_room(request.path_params["room"])
         principal.require(name, "admin")
         return reply(await directory.room(principal, name))
@@ -44,7 +44,7 @@ def add_rooms(app: FastAPI, node: Node) -> None:
     )
     async def unsubscribe(request: Request) -> Response:
         """Take a connection, or all of a subject, out of a room; answers how many."""
-        principal = caller_of(node, request)
+        principal = await caller_of(node, request)
         name = check_room(request.path_params["room"])
         principal.require(name, "admin")
         body = await read_body(request, limit, Unsubscribe)

@@ -6,7 +6,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from msgspec import UNSET, structs
 
+from actors.errors import Refused
 from actors.principal import Principal
+from actors.selection import A_COMMAND
 from server.callers import caller_of
 from server.documents import Ticket, TicketOrder
 from server.node import Node
@@ -26,10 +28,14 @@ def add_tickets(app: FastAPI, node: Node) -> None:
     )
     async def ticket(request: Request) -> Response:
         """Make a ticket for one connection: `?ticket=` of a socket takes it once."""
-        maker = caller_of(node, request)
+        maker = await caller_of(node, request)
         maker.require_somewhere("admin")
         order = await read_body(request, limit, TicketOrder)
+        await node.pace(maker.tenant, len(order.rooms) * len(maker.grants) / A_COMMAND)
         principal, now = holder_of(order, maker), clock.wall()
+        if node.manager.access.revoked(principal):
+            raise Refused("forbidden", "this subject is revoked", "sub")
+
         made = node.tickets.issue(principal, order.ttl, now)
         return reply(Ticket(ticket=made, expires=round(now + order.ttl, 3)))
 

@@ -29,7 +29,7 @@ def add_usage(app: FastAPI, node: Node) -> None:
     @app.get("/v1/usage", operation_id="usage", **described(Used))
     async def usage(request: Request) -> Response:
         """Count what the tenant uses of this node, beside its quotas."""
-        principal = caller_of(node, request)
+        principal = await caller_of(node, request)
         principal.require_somewhere("admin")
         return reply(await used(principal.tenant))
 

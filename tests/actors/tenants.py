@@ -14,6 +14,7 @@ from actors.connection import ConnectionActor
 from actors.errors import Refused
 from actors.messages import Ack, Hello, Joined
 from actors.principal import CAPABILITIES, Grant, Principal
+from actors.roles import stem_of
 from actors.statistics import NodeStatistics
 from server.directory import Directory
 from server.documents import PageQuery
@@ -181,7 +182,8 @@ class Tenant:
             ),
         ]
         text = msgspec.json.encode(seen).decode()
-        names = {*self.names, *(each.top.epoch for each in histories)}
+        stems = map(stem_of, self.known["session"])
+        names = {*self.names, *stems, *(each.top.epoch for each in histories)}
         for number, name in enumerate(sorted(names, key=text.find)):
             text = text.replace(name, f"<{number}>")
 

@@ -20,7 +20,7 @@ from actors.messages import Ack, AudioSpec, Gap, Recognition, Speaker, Speech
 from actors.principal import Principal
 from actors.roles import Subject
 from actors.speech import GAPS, SpeechSession
-from tests.actors.test_speech import FRAME, Speaking, numbered, speaking
+from tests.actors.test_speech import FRAME, STEM, Speaking, numbered, speaking
 from tests.autojump import settle
 from tests.fakes import FakeEngine, FakeUpstream
 
@@ -76,9 +76,9 @@ async def test_a_lost_engine_gets_again_what_no_final_covers() -> None:
         await settle()
         events = [event for _, event in scene.outlet.published]
         assert [(event.segment, event.revision, event.final) for event in events] == [
-            ("s.0", 0, True),
-            ("s.1", 0, False),
-            ("s.1", 1, True),
+            (f"{STEM}.0", 0, True),
+            (f"{STEM}.1", 0, False),
+            (f"{STEM}.1", 1, True),
         ]
         assert (events[-1].start, events[-1].end, events[-1].words[0].start) == (1.0, 2.0, 1.0)
         assert scene.states == ["connecting", "ready", "lost", "recovered"]
@@ -125,7 +125,7 @@ async def test_whatever_is_lost_every_tenth_is_said_once_and_in_order(
         assert " ".join(texts(scene)).split() == list(the_words(0, reached))
         finals = [event for _, event in scene.outlet.published if event.final]
         assert all(a.end <= b.start for a, b in pairwise(finals))
-        assert [event.segment for event in finals] == [f"s.{n}" for n in range(len(finals))]
+        assert [event.segment for event in finals] == [f"{STEM}.{n}" for n in range(len(finals))]
         assert scene.gaps == []
 
 

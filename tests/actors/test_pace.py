@@ -137,3 +137,20 @@ async def test_who_asks_for_much_history_waits_for_it_and_others_join_meanwhile(
 
         waited = anyio.current_time() - began
         assert 0.5 < waited < 2.0
+
+
+async def test_who_comes_alone_waits_for_one_of_many_that_are_somebody_else_s() -> None:
+    pace, went = paced(10, 1), list[str]()
+    pace.spend(2, anyio.current_time())
+
+    async def come(whose: str) -> None:
+        await pace.turn(anyio.current_time, 5.0, whose)
+        went.append(whose)
+
+    async with anyio.create_task_group() as tasks:
+        for whose in ("many", "many", "many", "many", "alone"):
+            tasks.start_soon(come, whose)
+            await anyio.wait_all_tasks_blocked()
+
+    assert went.index("alone") <= 1
+    assert len(pace._lines) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import anyio
 import pytest
@@ -83,36 +84,48 @@ STEPS = st.lists(
         st.tuples(st.just("enter"), st.sampled_from("abcdefg")),
         st.tuples(st.just("leave"), st.sampled_from("abcdefg")),
         st.tuples(st.just("tell"), st.just("")),
-    )
+        st.tuples(st.just("watch"), st.just("")),
+        st.tuples(st.just("unwatch"), st.just("")),
+    ),
+    max_size=40,
 )
 
 
-@given(STEPS, STEPS)
-def test_whoever_applies_what_is_told_knows_who_is_there(
-    earlier: list[tuple[str, str]], later: list[tuple[str, str]]
-) -> None:
-    roll, counts, watcher = Roll("a", MOST), Counter[str](), object()
-    reader = Reader()
+@given(STEPS)
+def test_whoever_applies_what_is_told_knows_who_is_there(steps: list[tuple[str, str]]) -> None:
+    roll, counts = Roll("a", MOST), Counter[str]()
+    readers: dict[object, Reader] = {}
 
-    def apply(steps: list[tuple[str, str]]) -> None:
-        for what, name in steps:
-            if what == "tell":
-                if event := roll.news():
-                    reader.take(event)
-            elif what == "enter":
-                counts[name] += 1
-                roll.enter(Person(name, name.upper()))
-            elif counts[name]:
-                counts[name] -= 1
-                roll.leave(Person(name, name.upper()))
+    def tell() -> None:
+        for event, watchers in roll.news():
+            for each in watchers:
+                readers[each].take(event)
 
-    apply([step for step in earlier if step[0] != "tell"])
-    reader.take(roll.watch(watcher))  # type: ignore[arg-type]
-    apply([*later, ("tell", "")])
+    for what, name in steps:
+        if what == "tell":
+            tell()
+        elif what == "watch":
+            watcher: Any = object()
+            readers[watcher] = Reader()
+            readers[watcher].take(roll.watch(watcher))
+        elif what == "unwatch" and readers:
+            watcher = next(iter(readers))
+            roll.unwatch(watcher)
+            del readers[watcher]
+        elif what == "enter":
+            counts[name] += 1
+            roll.enter(Person(name, name.upper()))
+        elif counts[name]:
+            counts[name] -= 1
+            roll.leave(Person(name, name.upper()))
+
+    tell()
     there = {name for name, count in counts.items() if count}
-    assert reader.members == len(there) == len(roll)
-    assert reader.people == (there if len(there) <= MOST else None)
-    assert roll.news() is None
+    for reader in readers.values():
+        assert reader.members == len(there) == len(roll)
+        assert reader.people == (there if len(there) <= MOST else None)
+
+    assert roll.news() == []
 
 
 async def test_who_joins_is_told_who_is_there_before_what_was_missed() -> None:

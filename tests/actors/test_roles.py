@@ -14,6 +14,7 @@ from actors.connection import ConnectionActor
 from actors.errors import Refused
 from actors.limits import Ingress, Limits, Upstream
 from actors.messages import Ack, Error, Speech, Transcript
+from actors.roles import stem_of
 from tests.actors.node import Node, order, running
 from tests.autojump import settle
 from tests.fakes import FakeTransport
@@ -186,8 +187,8 @@ async def test_what_happens_while_nobody_holds_the_session_is_not_lost() -> None
         node.engine.streams[-1].transcribe("and now", end=0.1)
         await settle()
         assert [event.segment for event in ear.of(Transcript)] == [
-            f"{session_of(again)}.0",
-            f"{session_of(again)}.1",
+            f"{stem_of(session_of(again))}.0",
+            f"{stem_of(session_of(again))}.1",
         ]
 
 
@@ -250,3 +251,18 @@ async def test_however_often_a_speaker_is_cut_off_the_engine_hears_each_byte_onc
         assert stream.audio == audio[:sent]
         assert node.engine.streams == [stream]
         tasks.cancel_scope.cancel()
+
+
+async def test_what_all_hear_does_not_tell_how_to_resume() -> None:
+    async with running() as node:
+        actor, far, stream = await node.speak()
+        _, ear = await node.join("a")
+        await actor.receive(FRAME)
+        stream.transcribe("hello", end=0.1)
+        await settle()
+        (said,) = ear.of(Transcript)
+        session = session_of(far)
+        assert session not in str(said)
+        thief, hands = node.connect()
+        await order(thief, "start", id="t", room="a", resume=said.segment.partition(".")[0])
+        assert [each.code for each in hands.of(Error)] == ["unknown_session"]

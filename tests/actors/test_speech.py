@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 from actors.errors import Close, Refused, UpstreamLost, find
 from actors.limits import Ingress, Limits, Upstream
 from actors.messages import AnyEvent, AudioSpec, Gap, Speaker, Speech
-from actors.roles import Subject
+from actors.roles import Subject, stem_of
 from actors.speech import SpeechSession
 from tests.actors.node import SECOND
 from tests.autojump import settle
 from tests.fakes import FakeEngine, FakeOutlet, FakeUpstream
 
 pytestmark = pytest.mark.anyio
+STEM = stem_of("s")
+"""How the segments of the session begin."""
 FRAME = b"\0" * (SECOND // 10)
 """A tenth of a second."""
 TIGHT = Limits(ingress=Ingress(frames=3), upstream=Upstream(frames=2, policy="block"))
@@ -115,8 +117,8 @@ async def test_audio_goes_to_the_engine_and_words_to_the_room() -> None:
         scene.stream.transcribe("hello", revision=1, start=0.1, end=0.5)
         await settle()
         (key, partial), (_, final) = scene.outlet.published
-        assert (key, partial.segment, partial.final) == ("t/a", "s.0", False)
-        assert (final.segment, final.revision, final.text) == ("s.0", 1, "hello")
+        assert (key, partial.segment, partial.final) == ("t/a", f"{STEM}.0", False)
+        assert (final.segment, final.revision, final.text) == (f"{STEM}.0", 1, "hello")
         assert (final.start, final.end, final.words[0].end) == (0.1, 0.5, 0.5)
         assert (final.speaker, final.language, final.room) == (Speaker("1", "Ann"), "en", "a")
         assert scene.states == ["connecting", "ready"]

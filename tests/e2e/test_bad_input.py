@@ -250,6 +250,10 @@ async def test_errors_of_http_are_problem_documents(server: Server) -> None:
             ("GET", "/nothing", 404, "not_found"),
             ("GET", "/v1/rooms/a/messages", 405, "method_not_allowed"),
             ("POST", "/v1/rooms/a%20b/messages", 400, "bad_room"),
+            ("GET", "/v1/rooms/", 404, "not_found"),
+            ("GET", "/v1/connect", 426, "upgrade_required"),
+            ("GET", "/v1/rooms/a/listen", 426, "upgrade_required"),
+            ("POST", "/v1/listen", 426, "upgrade_required"),
         ):
             answer = await http.request(method, f"{server.http}{path}", json={"data": 1})
             assert (answer.status_code, answer.json()["code"]) == (status, code)

@@ -214,6 +214,22 @@ def test_the_sentence_of_the_server_is_told_without_control_characters() -> None
     assert asked == ["/v1/rooms/r/speak?rate=16000&channels=1&name=A+%26+B"]
 
 
+def test_audio_that_was_not_recognized_is_told() -> None:
+    said: dict[str, object] = {
+        "type": "gap",
+        "room": "r",
+        "session": "s",
+        "reason": "upstream_full",
+    }
+    gaps = [said | {"from": first, "to": first + 7999} for first in (0, 16000)]
+    ended = {"type": "speech", "state": "ended", "session": "s"}
+    with pretending([*gaps, ended, 1000]) as (url, _):
+        done = roomcast("speak", "-", *FAST, "--url", url, stdin=PCM)
+
+    assert done.returncode == 0
+    assert "0.5 s of it were not recognized: the engine was too slow" in done.stderr
+
+
 def test_something_that_sends_no_events_is_no_server() -> None:
     with pretending(["hello"]) as (url, _):
         done = roomcast("speak", "-", *FAST, "--url", url, stdin=PCM)

@@ -58,6 +58,7 @@ async def test_a_key_is_kept_for_its_time_and_one_too_many_is_refused() -> None:
         await plane.publish_once("t/a", say("c"), "c")
 
     assert (refusal.value.code, refusal.value.setting) == ("overload", "limits.publish_keys")
+    assert refusal.value.retry_after == KEEP
     assert await plane.repeats("t/a", "c") is None
     assert (await plane.publish_once("t/a", say("b"), "b")).offset == 2
     assert (await plane.publish_once("u/a", say("c"), "c")).offset == 1
@@ -188,7 +189,23 @@ async def test_a_room_too_many_of_a_tenant_takes_the_place_of_its_idlest() -> No
 
     quota = "tenants.t.quotas.history_rooms"
     assert (refusal.value.code, refusal.value.setting) == ("quota_exceeded", quota)
+    assert refusal.value.retry_after > 0
     assert plane.stock.evicted == 1
+
+
+async def test_rooms_that_never_had_an_event_push_out_none_that_has() -> None:
+    plane = MemoryBackplane(LIMITS, 100, HandClock())
+    plane.quotas_of = lambda tenant: Quotas(history_rooms=5)
+    for key in ("t/a", "t/b", "t/c"):
+        await plane.publish(key, say(1))
+
+    for number in range(20):
+        await plane.subscribe(f"t/junk-{number}")
+        await plane.unsubscribe(f"t/junk-{number}")
+        await plane.recover(f"t/asked-{number}", None, 0)
+
+    assert set(await plane.rooms("t")) >= {"t/a", "t/b", "t/c"}
+    assert plane.stock.evicted == 0
 
 
 async def test_bytes_too_many_of_a_tenant_take_the_history_of_its_quietest_room() -> None:
@@ -213,6 +230,21 @@ async def test_bytes_too_many_of_a_tenant_take_the_history_of_its_quietest_room(
     recovery = await plane.recover("t/b", Position(place.epoch, 1), 10)
     assert [each.offset for each in recovery.frames] == [2, 3, 4]
     assert plane.stock.evicted == 2
+
+
+async def test_quotas_that_are_lowered_hold_within_a_second() -> None:
+    clock = HandClock()
+    plane = MemoryBackplane(LIMITS, 10, clock)
+    for key in ("t/a", "t/b", "t/c", "u/a"):
+        await plane.publish(key, say("x" * 50))
+
+    await plane.subscribe("t/a")
+    plane.quotas_of = lambda tenant: Quotas(history_rooms=2, history_bytes=400)
+    plane.sweep(clock.now)
+    assert sorted(await plane.rooms("t")) == ["t/a", "t/c"]
+    counted = await plane.remembered("t")
+    assert (counted.rooms, counted.events) == (2, 1)
+    assert (await plane.remembered("u")).events == 1
 
 
 async def test_a_tenant_has_limits_of_its_own_and_others_the_next_second() -> None:
@@ -283,7 +315,7 @@ async def test_it_counts_what_it_keeps(script: list[tuple[str, str, int]]) -> No
         assert plane.stock.bytes == sum(log.bytes for log in logs.values())
         listed = [room for tenant in ("t", "u") for room in await plane.rooms(tenant)]
         assert sorted(listed) == sorted(logs)
-        idle = {key for each in plane._shelves.values() for key in each._idle}
+        idle = {key for each in plane._shelves.values() for key in (*each._idle, *each._blank)}
         assert idle == set(logs) - plane._wanted
 
     clock.now += 100
