@@ -135,7 +135,7 @@ def test_the_commands_bring_the_token_of_the_environment(server: TenantServer) -
     for token, said in (
         ("", "this needs a token; put one into the environment variable ROOMCAST_TOKEN"),
         ("a\nb", "ROOMCAST_TOKEN holds no token"),
-        (listening, "the token does not cover"),
+        (listening, "the token gives no right to listen to this room"),
     ):
         done = roomcast("listen", "b", "--once", "--url", server.http, ROOMCAST_TOKEN=token)
         assert done.returncode != 0
