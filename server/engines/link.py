@@ -26,6 +26,7 @@ from websockets.typing import Subprotocol
 from server.engines.address import Address
 from server.engines.inflow import Event, Inflow
 from server.engines.options import Connection
+from server.engines.outbox import GATHERED, outbox_of
 from server.engines.reading import Reading
 from server.frames import BINARY, client_frame
 
@@ -74,6 +75,10 @@ class Link(Reading):
         """Whether the buffer is below its mark."""
         super().__init__()
         self._address, self._options, self._owner = address, options, owner
+        self._gathered: list[bytes] = []
+        """Audio that waits for that of other streams."""
+        self._size = 0
+        self._outbox = outbox_of(self._loop, options.gather_ms / 1000)
         self._gone = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._left_over = self._answer = 0
@@ -103,13 +108,25 @@ class Link(Reading):
         self._joined = True
 
     def audio(self, data: bytes) -> None:
-        """Send a binary message; never waits, so look at `writable` before."""
+        """Send a binary message soon; never waits, so look at `writable` before."""
         transport = self._transport
         assert transport is not None
         if transport.is_closing():  # a write has found that nobody is there; the owner learns soon
             self.writable = False
-        else:
-            transport.write(client_frame(BINARY, data))
+            return
+
+        self._size += len(data)
+        self._gathered.append(client_frame(BINARY, data))
+        if self._size >= GATHERED or not self._options.gather_ms:
+            self.release()
+        elif len(self._gathered) == 1:
+            self._outbox.add(self)
+
+    def release(self) -> None:
+        """Send the audio that was gathered."""
+        gathered, self._gathered, self._size = self._gathered, [], 0
+        if gathered and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(gathered[0] if len(gathered) == 1 else b"".join(gathered))
 
     def send(self, message: str | bytes) -> None:
         """Send one of the protocol's own messages, whatever the buffer holds."""
@@ -243,8 +260,9 @@ class Link(Reading):
         self._timer = self._loop.call_later(self._options.ping_interval, self._ping)
 
     def _flush(self) -> None:
-        """Write what the protocol has to say."""
+        """Write what the protocol has to say, behind the audio that came before."""
         assert self._transport is not None
+        self.release()
         for data in self._wire.data_to_send():
             if data and not self._transport.is_closing():
                 self._transport.write(data)

@@ -42,6 +42,9 @@ class Connection(Section, frozen=True):
     """Bytes of audio that may wait for the socket; beyond them a sender waits."""
     message_bytes: Count = 1_048_576
     """Bytes of one message of the provider; a longer one ends the connection."""
+    gather_ms: Annotated[float, Meta(ge=0, le=100)] = 5.0
+    """Milliseconds that audio waits for that of other streams, to leave together, which saves a
+    third of the CPU; 0 sends each frame at once."""
 
 
 class RevAi(Provider, frozen=True):

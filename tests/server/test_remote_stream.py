@@ -340,3 +340,17 @@ async def test_a_dial_that_is_given_up_at_any_moment_leaves_nothing(rev: RevAiDo
 
     assert engine.streams == 0
     await until(rev, lambda: not rev.open)
+
+
+@pytest.mark.parametrize("gather", [0.0, 100.0])
+async def test_audio_that_is_gathered_comes_before_what_is_said_after_it(
+    deep: DeepgramDouble, gather: float
+) -> None:
+    connection = Connection(gather_ms=gather)
+    options = Deepgram(url=deep.url, key=deep.secret, connection=connection)
+    async with deepgram(options).open(SPEC) as stream:
+        for frame in frames(numbered(1, 5)):
+            await stream.send(frame)
+
+        assert await stream.flush()
+        assert (await stream.receive()).text == "1 2 3 4 5"
