@@ -312,7 +312,7 @@ async def check_left_alone(remote: Remote, double: Double) -> None:
         await until(double, lambda: any(each.audio for each in double.connections))
         began = time.monotonic()
 
-    assert time.monotonic() - began < link.CLOSE_WITHIN + 0.3
+    assert time.monotonic() - began < link.CLOSE_WITHIN + 1.0
     double.resume()
     await until(double, lambda: not double.open)
 
