@@ -22,7 +22,7 @@ from server.http import HEAD_WITHIN
 from server.jwks import BYTES, WITHIN
 from server.logs import LINES, LONGEST
 from server.logs import WITHIN as LOGGED_WITHIN
-from server.ports import PINGS
+from server.ports import PINGS, TURN
 from server.requests import BODY_WITHIN
 from server.settings import Settings, schema
 from server.tokens import GRANTS, LENGTH
@@ -99,7 +99,8 @@ FIXED: dict[str, tuple[float, ...]] = {
     "the head of a request": (HEAD_BYTES, HEADERS, HEAD_WITHIN),
     "a body": (BODY_WITHIN,),
     "a token": (LENGTH, GRANTS),
-    "pings of a peer": (PINGS,),
+    "pings of a peer, and pongs that nobody asked for": (PINGS,),
+    "frames of a connection at a time": (TURN,),
     "fragments of a message": (FRAGMENTS, FRAGMENT_BYTES),
     "forbidden commands": (FORBIDDEN_MOST, FORBIDDEN_WITHIN),
     "log lines of one cause": (LINES, LOGGED_WITHIN, LONGEST),
