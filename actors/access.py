@@ -21,7 +21,7 @@ from actors.upkeep import Upkeep
 class NoTokens:
     """The authority of a node that has no tenants."""
 
-    def authenticate(self, token: str) -> Principal:
+    def renew(self, token: str, address: str) -> Principal:
         """Refuse: there is no token that could be replaced."""
         raise Refused("no_token", "this connection was opened without a token", "token")
 
@@ -70,7 +70,7 @@ class Access:
 
         Raises Refused.
         """
-        old, new = actor.principal, self.authority.authenticate(command.token)
+        old, new = actor.principal, self.authority.renew(command.token, actor.address)
         if (new.tenant, new.subject) != (old.tenant, old.subject):
             message = "a token is refreshed by one of the same tenant and subject"
             raise Refused("forbidden", message, "token")

@@ -171,8 +171,8 @@ class Backplane(Protocol):
 class Authority(Protocol):
     """What knows whom a token speaks for."""
 
-    def authenticate(self, token: str) -> Principal:
-        """Return who it is. Raises Refused."""
+    def renew(self, token: str, address: str) -> Principal:
+        """Return whom a token that came from an address speaks for. Raises Refused."""
 
 
 class Clock(Protocol):

@@ -39,6 +39,8 @@ NO_CODE = 1005
 
 Payload = str | bytes
 """A text message, or the bytes of anything else."""
+PART = CONTINUATION, b""
+"""Stands for a fragment that makes no message whole."""
 
 
 class Violation(Exception):
@@ -91,22 +93,29 @@ class FrameReader:
 
         Text comes as `str`. After a Violation the reader must not be used.
         """
-        while (frame := self._next_frame()) is not None:
-            first, payload = frame
-            if first == FIN | BINARY:
-                return BINARY, payload
+        while (found := self.step()) is PART:
+            pass
 
-            if first == FIN | TEXT:
-                return TEXT, _decode(payload)
+        return found
 
-            opcode = first & 15
-            if opcode >= CLOSE:
-                return opcode, payload
+    def step(self) -> tuple[int, Payload] | None:
+        """Take one frame: as `next`, but a fragment that makes nothing whole is PART."""
+        frame = self._next_frame()
+        if frame is None:
+            return None
 
-            if (message := self._join(first, payload)) is not None:
-                return message
+        first, payload = frame
+        if first == FIN | BINARY:
+            return BINARY, payload
 
-        return None
+        if first == FIN | TEXT:
+            return TEXT, _decode(payload)
+
+        opcode = first & 15
+        if opcode >= CLOSE:
+            return opcode, payload
+
+        return self._join(first, payload) or PART
 
     def _next_frame(self) -> tuple[int, bytes] | None:
         """Take one whole frame off the data: its first byte, and its payload unmasked."""

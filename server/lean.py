@@ -199,7 +199,7 @@ class LeanTransport:
     def _rest(self) -> None:
         """Be without a task again, and end if the peer has gone."""
         self._work = None
-        if self._gone and self._actor is not None:
+        if self._gone and self._actor is not None and not self._socket.crowded:
             actor, self._actor = self._actor, None
             self._socket.adopt(NOBODY)  # no cycle is left for the garbage collector
             actor.gone(self._gone)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
@@ -82,7 +82,7 @@ class Node:
         )
         self._obey(self.gate.tenants, backplane)
         if self.gate.tenants.configured:
-            self.manager.access.authority = self.gate
+            self.manager.access.authority = self
 
         self.manager.upkeep.resume_grace = settings.speech.resume_grace
         self.manager.fanout.coalesce = settings.fanout.coalesce_ms / 1000
@@ -108,15 +108,11 @@ class Node:
         if credentials.token is None and credentials.ticket is None:
             return self._admit(credentials)
 
-        address, now = site_of(scope), self.manager.clock.monotonic()
-        self.turnstile.check_failures(address, now)
-        try:
-            return self._admit(credentials)
-        except Refused as refused:
-            if refused.status == HTTPStatus.UNAUTHORIZED:
-                self.turnstile.failed(address, now)
+        return self._look(site_of(scope), lambda: self._admit(credentials))
 
-            raise
+    def renew(self, token: str, address: str) -> Principal:
+        """Say whom the token speaks for that an open connection brings. Raises Refused as above."""
+        return self._look(address, lambda: self.gate.authenticate(token))
 
     def lingering(self) -> set[str]:
         """Name the tenants that are gone, while something of theirs is live."""
@@ -135,6 +131,18 @@ class Node:
 
         self.turnstile.check_failures(site_of(scope), self.manager.clock.monotonic())
         return True
+
+    def _look(self, address: str, find: Callable[[], Principal]) -> Principal:
+        """Find out who it is, and count the credential if it is a wrong one. Raises Refused."""
+        now = self.manager.clock.monotonic()
+        self.turnstile.check_failures(address, now)
+        try:
+            return find()
+        except Refused as refused:
+            if refused.status == HTTPStatus.UNAUTHORIZED:
+                self.turnstile.failed(address, now)
+
+            raise
 
     def _admit(self, credentials: Credentials) -> Principal:
         """Say who comes with these. Raises Refused."""

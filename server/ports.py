@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
@@ -17,8 +18,31 @@ CLOSE_WITHIN = 5.0
 """Seconds a peer has to answer a close frame, or to take what is left for it."""
 ABORT_AFTER = 2.0
 """Seconds between giving a peer up and cutting its connection."""
+UNREAD = 1024 * 1024
+"""Bytes of a peer that are read and dropped after its end, so that our close frame arrives."""
+TURN = 64
+"""Frames of a connection after which others have their turn."""
 PINGS = 50
-"""Pings of a peer in a second, or in all while it does not read; each costs a pong."""
+"""Pings of a peer in a second, or in all while it does not read, for each costs a pong; pongs that
+nobody asked for count as much."""
+
+
+class Controls:
+    """Counts the pings of a peer, and its pongs that nobody asked for."""
+
+    __slots__ = ("_count", "_since")
+
+    def __init__(self) -> None:
+        self._count, self._since = 0, 0.0
+
+    def count(self, now: float, read: bool) -> None:
+        """Count one; time clears nothing unless our pongs are `read`. Raises Violation."""
+        if read and now - self._since >= 1:
+            self._count, self._since = 0, now
+
+        self._count += 1
+        if self._count > PINGS:
+            raise Violation(1008, "too many pings or pongs")
 
 
 class Sink(Protocol):
@@ -47,6 +71,8 @@ class Socket(Protocol):
     """A connection as its sink uses it."""
 
     transport: asyncio.Transport
+    crowded: bool
+    """Whether more has come than one turn of the loop is for; it is acted on in the next ones."""
 
     def accept(self, deflates: bool, early: bytes) -> None:
         """Begin with frames, `early` ones first, holding the first message until `proceed`."""
@@ -85,3 +111,17 @@ class Shared:
         """Seconds of silence after which a peer is pinged; 0 for never."""
         self.timeout = config.ws_ping_timeout or self.interval
         """Seconds a peer has to answer a ping."""
+
+    @classmethod
+    def by(
+        cls, config: Config, state: ServerState, loop: asyncio.AbstractEventLoop | None
+    ) -> Shared:
+        """Return what the connections of this server share."""
+        shared = _shared.get(state)
+        if shared is None:
+            shared = _shared[state] = cls(config, state, loop or asyncio.get_running_loop())
+
+        return shared
+
+
+_shared: WeakKeyDictionary[ServerState, Shared] = WeakKeyDictionary()

@@ -14,31 +14,18 @@ from __future__ import annotations
 import asyncio
 from asyncio.transports import BaseTransport
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from actors.wire import pack_frame
 from server.asgi import ACCEPT_WITHIN, AsgiSession
-from server.frames import (
-    CLOSE,
-    PING,
-    PONG,
-    FrameReader,
-    Violation,
-    close_frame,
-    read_close,
-)
-from server.ports import ABORT_AFTER, CLOSE_WITHIN, LOST, PINGS, Shared, Sink
+from server.frames import CLOSE, PART, PING, PONG, FrameReader, Violation, close_frame, read_close
+from server.ports import ABORT_AFTER, CLOSE_WITHIN, LOST, TURN, UNREAD, Controls, Shared, Sink
 from server.upgrade import Request
 from server.wheel import TICK
 
-UNREAD = 1024 * 1024
-"""Bytes of a peer that are read and dropped after its end, so that our close frame arrives."""
 RESTART = 1012
-
-_shared: WeakKeyDictionary[ServerState, Shared] = WeakKeyDictionary()
 
 
 class LeanWebSocket(asyncio.Protocol):
@@ -48,16 +35,17 @@ class LeanWebSocket(asyncio.Protocol):
         "__weakref__",
         "_asked",
         "_closing",
+        "_controls",
         "_dropped",
         "_heard",
         "_held",
+        "_lost",
         "_paused",
         "_peer_code",
-        "_pings",
-        "_pings_since",
         "_reader",
         "_shared",
         "_sink",
+        "crowded",
         "slot",
         "transport",
     )
@@ -70,23 +58,17 @@ class LeanWebSocket(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         """Make the protocol of a request to upgrade, as uvicorn does."""
-        shared = _shared.get(server_state)
-        if shared is None:
-            loop = _loop or asyncio.get_running_loop()
-            shared = _shared[server_state] = Shared(config, server_state, loop)
-
-        self._shared = shared
+        self._shared = shared = Shared.by(config, server_state, _loop)
         self.slot = -1
         self._reader: FrameReader | None = None
         """Absent until the connection is accepted."""
-        self._held = self._paused = self._closing = False
+        self._held = self._paused = self._closing = self._lost = self.crowded = False
         self._asked = 0
         """Tick in which a ping was sent that has to be answered, or 0."""
         self._heard = shared.wheel.now
         """Tick in which the newest bytes came."""
-        self._peer_code = 0
-        self._pings = self._dropped = 0
-        self._pings_since = 0.0
+        self._peer_code = self._dropped = 0
+        self._controls: Controls | None = None
         self._sink: Sink = AsgiSession(self, shared, app_state)
 
     def connection_made(self, transport: BaseTransport) -> None:
@@ -112,11 +94,10 @@ class LeanWebSocket(asyncio.Protocol):
             return
 
         self._reader.feed(data)
-        if not self._held:
+        if not self._held and not self.crowded:
             self._pump()
-        elif not self._paused:
-            self._paused = True
-            self.transport.pause_reading()
+        else:
+            self._pause()
 
     def eof_received(self) -> None:
         """Bound the flush that the transport begins: half a connection is none."""
@@ -136,8 +117,9 @@ class LeanWebSocket(asyncio.Protocol):
         """Leave the server's books, and tell the sink."""
         self._shared.wheel.forget(self)
         self._shared.state.connections.discard(self)
-        self._sink.writable = False
-        self._sink.lost(self._peer_code or LOST)
+        self._sink.writable, self._lost = False, True
+        if not self.crowded:
+            self._sink.lost(self._peer_code or LOST)
 
     def shutdown(self) -> None:
         """Close because the server stops; uvicorn calls it for each connection that is left."""
@@ -151,8 +133,7 @@ class LeanWebSocket(asyncio.Protocol):
         shared = self._shared
         self._reader, self._held = FrameReader(shared.limit, deflates), True
         if early:
-            self._paused = True
-            self.transport.pause_reading()
+            self._pause()
             self._reader.feed(early)
 
         if shared.interval:
@@ -173,8 +154,10 @@ class LeanWebSocket(asyncio.Protocol):
     def proceed(self) -> None:
         """Give messages again, those first that came meanwhile."""
         self._held = False
-        self._pump()
-        if self._paused and not self._held:
+        if not self.crowded:
+            self._pump()
+
+        if self._paused and not self._held and not self.crowded:
             self._paused, self._heard = False, self._shared.wheel.now
             if not self.transport.is_closing():
                 self.transport.resume_reading()
@@ -235,19 +218,45 @@ class LeanWebSocket(asyncio.Protocol):
         return self._closing or self.transport.is_closing()
 
     def _pump(self) -> None:
-        """Act on what is whole, until the sink holds or nothing is."""
-        reader = self._reader
+        """Act on what is whole, until the sink holds, nothing is, or others have their turn."""
+        reader, left = self._reader, TURN
         assert reader is not None
         try:
-            while not self._held and not self._peer_code and (found := reader.next()) is not None:
+            while not self._held and not self._peer_code and (found := reader.step()) is not None:
                 opcode, payload = found
-                if opcode < CLOSE:
-                    if not self._closing:
-                        self._sink.message(payload)
-                elif opcode != PONG:
+                if opcode >= CLOSE:
                     self._control(opcode, cast(bytes, payload))
+                elif found is not PART and not self._closing:
+                    self._sink.message(payload)
+
+                left -= 1
+                if not left:
+                    self._let_others()
+                    return
         except Violation as violation:
             self._break(violation)
+
+    def _pause(self) -> None:
+        """Read no more for now."""
+        if not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def _let_others(self) -> None:
+        """Go on in the next turn of the loop."""
+        self._pause()
+        if not self.crowded:
+            self.crowded = True
+            self._shared.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Act on what is left, unless the sink holds; a loss is told when that is done."""
+        self.crowded = False
+        if not self._held:
+            self.proceed()
+
+        if self._lost and not self.crowded:
+            self._sink.lost(self._peer_code or LOST)
 
     def _break(self, violation: Violation) -> None:
         """End with the code of the violation; a peer that broke its goodbye gets none."""
@@ -265,10 +274,15 @@ class LeanWebSocket(asyncio.Protocol):
             self.transport.abort()
 
     def _control(self, opcode: int, payload: bytes) -> None:
-        if opcode == PING:
-            if not self._over:
-                self._count_ping()
-                self.transport.write(pack_frame(PONG, payload))
+        if opcode != CLOSE:
+            if opcode == PONG and self._asked:
+                self._asked = 0
+            elif not self._over:
+                self._controls = self._controls or Controls()
+                read = self.transport.get_write_buffer_size() == 0
+                self._controls.count(self._shared.loop.time(), read)
+                if opcode == PING:
+                    self.transport.write(pack_frame(PONG, payload))
 
             return
 
@@ -280,13 +294,3 @@ class LeanWebSocket(asyncio.Protocol):
         self._sink.lost(self._peer_code)
         self._shared.wheel.watch(self, CLOSE_WITHIN)
         self.transport.close()
-
-    def _count_ping(self) -> None:
-        """Count a ping; time clears nothing while the pongs are not read. Raises Violation."""
-        now = self._shared.loop.time()
-        if now - self._pings_since >= 1 and self.transport.get_write_buffer_size() == 0:
-            self._pings, self._pings_since = 0, now
-
-        self._pings += 1
-        if self._pings > PINGS:
-            raise Violation(1008, "too many pings")

@@ -18,7 +18,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import Frame
 from websockets.http11 import MAX_LINE_LENGTH
 
-from server.ports import ABORT_AFTER, CLOSE_WITHIN, PINGS
+from server.frames import Violation
+from server.ports import ABORT_AFTER, CLOSE_WITHIN, TURN, UNREAD, Controls
 from server.transport import ABORT, LOST
 from server.upgrade import BadUpgrade, HeadReader, check, refusal
 
@@ -28,6 +29,8 @@ HIGH_WATER = 32 * 1024
 """Bytes the loop may hold for a peer before its writer waits."""
 FRAGMENTS = 128
 """Fragments of one message; the size in bytes does not bound empty ones."""
+PIECE = 1024
+"""Bytes that the parser is given at a time: it makes frames of all of them at once."""
 
 
 class HardenedWebSocket(WebSocketsSansIOProtocol):
@@ -36,8 +39,9 @@ class HardenedWebSocket(WebSocketsSansIOProtocol):
     _cutter: TimerHandle | None = None
     _early = b""
     """What came before the connection was accepted, which the parent would misread."""
-    _pings = 0
-    _pings_since = 0.0
+    _rest = memoryview(b"")
+    """What has come and waits for a later turn of the loop."""
+    _left = _dropped = 0
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Bound what may wait for this peer."""
@@ -46,6 +50,7 @@ class HardenedWebSocket(WebSocketsSansIOProtocol):
         self.logger = self.conn.logger = log
         self.conn.debug = False
         self._lost: list[Callable[[float], None]] = []
+        self._controls = Controls()
         self.transport.set_write_buffer_limits(high=HIGH_WATER)
 
     def data_received(self, data: bytes) -> None:
@@ -57,10 +62,23 @@ class HardenedWebSocket(WebSocketsSansIOProtocol):
         elif self.handshake_initiated and not self.handshake_complete:
             self._early += data
             self.transport.pause_reading()
-        else:
+        elif not self.handshake_initiated:
             super().data_received(data)
+        elif self.conn.eof_sent:
+            self._drop(len(data))
+        elif self._rest:
+            self._rest = memoryview(bytes(self._rest) + data)
+            self.transport.pause_reading()
+        else:
+            self._rest = memoryview(data)
+            self._go_on()
 
         self._bound_end()
+
+    def handle_events(self) -> None:
+        """Count the frames of a turn."""
+        self._left -= len(self.conn.events)
+        super().handle_events()
 
     def handle_cont(self, event: Frame) -> None:
         """End a connection that cuts a message into crumbs."""
@@ -73,20 +91,17 @@ class HardenedWebSocket(WebSocketsSansIOProtocol):
             super().handle_cont(event)
 
     def handle_ping(self) -> None:
-        """Answer, but not a flood; time clears nothing while the pongs are not read."""
-        if self.close_sent:
-            self.conn.data_to_send()  # pongs: nobody is owed one after a close frame
-            return
-
-        now = self.loop.time()
-        if now - self._pings_since >= 1 and self.writable.is_set():
-            self._pings, self._pings_since = 0, now
-
-        self._pings += 1
-        if self._pings > PINGS:
-            self._fail(1008, "too many pings")
-        else:
+        """Answer, but not a flood."""
+        if self._count_control():
             super().handle_ping()
+        else:
+            self.conn.data_to_send()  # pongs: nobody is owed one after a close frame
+
+    def handle_pong(self, event: Frame) -> None:
+        """Count a pong that nobody asked for."""
+        asked = self.pending_ping_payload
+        if (asked is not None and bytes(event.data) == asked) or self._count_control():
+            super().handle_pong(event)
 
     def send_receive_event_to_app(self) -> None:
         """End a connection that sends what is no text; the parent logs a traceback for each."""
@@ -95,6 +110,26 @@ class HardenedWebSocket(WebSocketsSansIOProtocol):
             self._fail(1007, "not UTF-8")
         else:
             super().send_receive_event_to_app()
+
+    def handle_parser_exception(self) -> None:
+        """Send the close frame, then drop what still comes: to close with that unread would make
+        the kernel of the peer throw our words away."""
+        close = self.conn.close_sent
+        assert close is not None
+        self.close_sent, self._rest = True, memoryview(b"")
+        self.queue.put_nowait(
+            {"type": "websocket.disconnect", "code": close.code, "reason": close.reason}
+        )
+        if self.transport.is_closing():
+            return
+
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        if self.close_timer is None and self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.transport.resume_reading()
+            self.close_timer = self.loop.call_later(CLOSE_WITHIN, self.transport.close)
+        else:
+            self.transport.close()
 
     def keepalive_timeout(self) -> None:
         """Cut a peer that answers no ping; it would not read a close frame either."""
@@ -121,6 +156,10 @@ class HardenedWebSocket(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the application, even if it does not read; only a close frame makes it normal."""
+        if self._rest:
+            self.loop.call_soon(self.connection_lost, exc)  # when all is done that came before
+            return
+
         if self._cutter is not None:
             self._cutter.cancel()
 
@@ -140,6 +179,12 @@ class HardenedWebSocket(WebSocketsSansIOProtocol):
         await super().run_asgi()
         self._bound_end()
 
+    async def receive(self) -> Any:
+        """Return the next event, and read nothing before what has come is worked through."""
+        message = await super().receive()
+        self._stay_paused()
+        return message
+
     async def send(self, message: Any) -> None:
         """Refuse what comes after the end, of which the application may not know yet."""
         await self.writable.wait()
@@ -147,6 +192,7 @@ class HardenedWebSocket(WebSocketsSansIOProtocol):
             raise ClientDisconnected
 
         await super().send(message)
+        self._stay_paused()
         if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
             self.handshake_complete = True  # the parent logs each denial as an error otherwise
 
@@ -163,6 +209,47 @@ class HardenedWebSocket(WebSocketsSansIOProtocol):
         self.frames = []
         self.handle_parser_exception()
         self._cut_within(ABORT_AFTER)
+
+    def _go_on(self) -> None:
+        """Act on what has come, until others have their turn."""
+        self._left = TURN
+        while self._rest and self._left > 0:
+            piece, self._rest = self._rest[:PIECE], self._rest[PIECE:]
+            super().data_received(bytes(piece))
+            if self.conn.eof_sent:
+                self._rest = memoryview(b"")
+
+        if self._rest:
+            self.transport.pause_reading()
+            self.loop.call_soon(self._go_on)
+        elif not self.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+        self._bound_end()
+
+    def _stay_paused(self) -> None:
+        """Take it back that the parent reads on."""
+        if self._rest:
+            self.transport.pause_reading()
+
+    def _drop(self, size: int) -> None:
+        """Drop what comes after the end, within reason."""
+        self._dropped += size
+        if self._dropped > UNREAD:
+            self.transport.abort()
+
+    def _count_control(self) -> bool:
+        """Count a ping or a pong, and say whether the connection goes on."""
+        if self.close_sent or self.transport.is_closing():
+            return False
+
+        try:
+            self._controls.count(self.loop.time(), self.writable.is_set())
+        except Violation as violation:
+            self._fail(violation.code, violation.reason)
+            return False
+
+        return True
 
     def _bound_end(self) -> None:
         """See that an end that has begun comes: a flush waits for ever for who does not read."""

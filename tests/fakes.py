@@ -69,9 +69,12 @@ class FakeAuthority:
 
     def __init__(self) -> None:
         self.tokens: dict[str, Principal] = {}
+        self.addresses: list[str] = []
+        """Where the tokens that were looked at came from."""
 
-    def authenticate(self, token: str) -> Principal:
+    def renew(self, token: str, address: str) -> Principal:
         """Return whose token it is."""
+        self.addresses.append(address)
         if token not in self.tokens:
             raise Refused("unauthorized", "this is no token", "token")
 

@@ -22,7 +22,7 @@ from server.http import HEAD_WITHIN
 from server.jwks import BYTES, WITHIN
 from server.logs import LINES, LONGEST
 from server.logs import WITHIN as LOGGED_WITHIN
-from server.ports import PINGS
+from server.ports import PINGS, TURN
 from server.requests import BODY_WITHIN
 from server.settings import Settings, schema
 from server.tokens import GRANTS, LENGTH, TRIED
@@ -100,7 +100,8 @@ FIXED: dict[str, tuple[float, ...]] = {
     "a body": (BODY_WITHIN,),
     "a token": (LENGTH, GRANTS),
     "keys of a tenant that are tried for a token without `kid`": (TRIED,),
-    "pings of a peer": (PINGS,),
+    "pings of a peer, and pongs that nobody asked for": (PINGS,),
+    "frames of a connection at a time": (TURN,),
     "fragments of a message": (FRAGMENTS, FRAGMENT_BYTES),
     "forbidden commands": (FORBIDDEN_MOST, FORBIDDEN_WITHIN),
     "log lines of one cause": (LINES, LOGGED_WITHIN, LONGEST),

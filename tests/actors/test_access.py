@@ -120,6 +120,16 @@ async def test_a_refreshed_token_lets_the_connection_live_until_it_expires_too()
         assert ending(far).code == 4004
 
 
+async def test_the_authority_is_told_where_a_token_comes_from() -> None:
+    async with running() as node:
+        node.authority.tokens["next"] = ann()
+        actor, _ = node.open(ann(100))
+        actor.address = "192.0.2.1"
+        await order(actor, "refresh", token="next")
+        await order(actor, "refresh", token="wrong")
+        assert node.authority.addresses == ["192.0.2.1"] * 2
+
+
 async def test_a_token_for_ever_is_watched_no_more() -> None:
     async with running() as node:
         node.authority.tokens["next"] = ann()

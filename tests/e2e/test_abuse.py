@@ -19,7 +19,7 @@ from tests.servers import Server
 
 WITHIN = 20.0
 """Seconds that anything may take; what takes longer is broken, not slow."""
-TEXT, PING, CLOSE = 1, 9, 8
+TEXT, PING, PONG, CLOSE = 1, 9, 10, 8
 NO_TEXT = b"\xff\xfe"
 PUBLISHED = "x" * 12_000
 LISTENERS = 1
@@ -166,6 +166,14 @@ def test_fifty_pings_a_second_are_answered_and_one_more_is_the_end(serve: Serve)
     assert close_code(converse(server, pings + masked(PING, b"?"))) == 1008
 
 
+def test_pongs_that_nobody_asked_for_count_as_much(serve: Serve) -> None:
+    server = serve()
+    pongs = masked(PONG, b"?") * 25 + masked(PING, b"?") * 25
+    assert close_code(converse(server, pongs + masked(CLOSE, b"\x03\xe8"))) == 1000
+    assert close_code(converse(server, pongs + masked(PONG, b"?"))) == 1008
+    assert close_code(converse(server, masked(PONG, b"") * 20_000)) == 1008
+
+
 def test_a_ping_flood_of_a_peer_that_does_not_read_is_cut(serve: Serve) -> None:
     server = serve()
     memory = psutil.Process(server.process.pid).memory_info
@@ -177,6 +185,15 @@ def test_a_ping_flood_of_a_peer_that_does_not_read_is_cut(serve: Serve) -> None:
             deaf.sendall(flood * 400)
 
     assert memory().rss < before + 20_000_000
+
+
+@pytest.mark.parametrize("size", [140_000, 600_000])
+def test_a_message_over_the_bound_is_told_so_though_most_of_it_is_unread(
+    serve: Serve, size: int
+) -> None:
+    server = serve()
+    for _ in range(5):
+        assert close_code(converse(server, masked(TEXT, b"x" * size))) == 1009
 
 
 @pytest.mark.parametrize("crumb", [b"", b" "])

@@ -235,6 +235,26 @@ async def test_a_good_token_is_not_looked_at_either_until_time_has_passed(start:
     await until(url, 101, key=good)
 
 
+async def test_wrong_tokens_of_an_open_connection_count_too(start: Start) -> None:
+    server = start(per_address=0, failures_per_address=1, failures_burst=5)
+    url, good = f"{server.ws}/v1/connect", mint(sub="ann")
+    bearer = ADDRESS | {"Authorization": f"Bearer {good}"}
+    async with client(url, additional_headers=bearer) as someone:
+        codes, status = [], 101
+        while status != 429:
+            told = await someone.ask(type="refresh", id=1, token=WRONG)
+            codes.append(told["code"])
+            if codes[-1] == "rate_limited":
+                status = (await knock(url, key=f"Bearer {good}")).status_code
+
+        assert set(codes) == {"unauthorized", "rate_limited"}
+        assert codes.index("rate_limited") >= 5
+        assert told["setting"] == "limits.arrivals.failures_per_address"
+        assert (await knock(url, "192.0.2.2", f"Bearer {good}")).status_code == 101
+        await until(url, 101, key=f"Bearer {good}")
+        assert (await someone.ask(type="refresh", id=2, token=good))["type"] == "ack"
+
+
 async def test_who_brings_no_token_has_brought_no_wrong_one(start: Start) -> None:
     server = start(per_address=0, failures_per_address=1, failures_burst=1)
     for _ in range(5):

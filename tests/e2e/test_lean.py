@@ -60,6 +60,7 @@ ENDLESS: dict[str, tuple[bytes, bytes]] = {
         masked(CONTINUATION, b"xx", fin=False) * 8000,
     ),
     "pings": (UPGRADE + b"\r\n", masked(PING, b"x" * 125) * 400),
+    "pongs": (UPGRADE + b"\r\n", masked(PONG) * 10_000),
     "what comes after a violation": (UPGRADE + b"\r\n" + b"\xff\xff", b"x" * 60_000),
     "what comes after a close": (UPGRADE + b"\r\n" + masked(CLOSE), b"x" * 60_000),
     "a message": (UPGRADE + b"\r\n" + b"\x02\xff" + bytes(5) + b"\x01\0\0\0\0\0\0", b"x" * 60_000),

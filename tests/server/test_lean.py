@@ -14,17 +14,21 @@ import anyio
 import pytest
 from fastapi import FastAPI
 
+from actors.principal import Principal
 from server import asgi, http, lean, protocol
 from server.app import create_app
 from server.engines.configured import Engines
+from server.frames import Payload
 from server.http import HardenedHttp
 from server.node import Node
+from server.ports import PINGS, TURN
 from server.protocol import LeanWebSocket
 from server.settings import Settings
+from server.tenant_settings import DEV
 from server.wheel import wheel_of
 from tests.e2e.test_bad_input import UPGRADE
 from tests.hosted import hosted
-from tests.rawframes import BINARY, CLOSE, PING, TEXT, frames, masked
+from tests.rawframes import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frames, masked
 
 pytestmark = pytest.mark.anyio
 
@@ -230,6 +234,132 @@ async def test_however_a_connection_ends_nothing_of_it_stays(
     found = node.manager.statistics()
     assert all(not number for number in found.connections.values())
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+class Recorder(lean.Nobody):
+    """Keeps each message with the turn of the loop in which it came, and how it ended."""
+
+    def __init__(self) -> None:
+        self.turn = 0
+        self.heard: list[tuple[int, bytes]] = []
+        self.ends: list[int] = []
+
+    def message(self, message: Payload) -> None:
+        """Keep a message."""
+        assert isinstance(message, bytes)
+        assert not self.ends
+        self.heard.append((self.turn, message))
+
+    def lost(self, code: int) -> None:
+        """Keep the end."""
+        self.ends.append(code)
+
+    async def count_turns(self) -> None:
+        """Count the turns of the loop, until cancelled."""
+        while True:
+            self.turn += 1
+            await asyncio.sleep(0)
+
+
+async def connection_of(port: int) -> tuple[Line, LeanWebSocket]:
+    """Connect; return both ends."""
+    line = await Line.to(port, UPGRADE + b"\r\n")
+    await line.until(b'"hello"')
+    name = line.writer.get_extra_info("sockname")
+    found = (each for each in living(LeanWebSocket) if hasattr(each, "transport"))
+    return line, next(each for each in found if each.transport.get_extra_info("peername") == name)
+
+
+CROWDS: dict[str, list[bytes]] = {
+    "messages": [masked(BINARY, b"%d" % number) for number in range(2000)],
+    "fragments": [
+        masked(BINARY, b"", fin=False)
+        + masked(CONTINUATION, b"x" * 32, fin=False) * 100
+        + masked(CONTINUATION, b"%d" % number)
+        for number in range(20)
+    ],
+}
+
+
+@pytest.mark.parametrize("what", CROWDS)
+async def test_others_have_their_turn_while_many_frames_are_here(port: int, what: str) -> None:
+    line, server = await connection_of(port)
+    recorder, crowd = Recorder(), CROWDS[what]
+    server.adopt(recorder)
+    server.proceed()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(recorder.count_turns)
+        line.writer.write(b"".join(crowd) + masked(BINARY, b"end") + GOODBYE)
+        await until(lambda: bool(recorder.ends))
+        tasks.cancel_scope.cancel()
+
+    assert recorder.ends[0] == 1000
+    numbers = [message.rpartition(b"x")[2] for _, message in recorder.heard if message != b"end"]
+    assert numbers == [b"%d" % number for number in range(len(crowd))]
+    turns = [turn for turn, _ in recorder.heard]
+    assert turns[-1] - turns[0] >= 2000 // TURN - 1
+    assert max(map(turns.count, turns)) <= 2 * TURN
+    await line.rest()
+
+
+async def test_who_holds_meanwhile_gets_the_rest_when_it_proceeds(port: int) -> None:
+    line, server = await connection_of(port)
+    recorder, size = Recorder(), 3 * TURN
+    server.adopt(recorder)
+    server.proceed()
+    server.data_received(masked(BINARY, b"x") * size)
+    assert server.crowded
+    server.hold()
+    await until(lambda: not server.crowded)
+    assert len(recorder.heard) == TURN
+    server.proceed()
+    await until(lambda: len(recorder.heard) == size)
+    line.writer.write(masked(BINARY, b"more") + GOODBYE)
+    await until(lambda: bool(recorder.ends))
+    assert recorder.heard[size:] == [(0, b"more")]
+    await line.rest()
+
+
+async def test_a_loss_is_told_after_what_came_before_it(port: int) -> None:
+    line, server = await connection_of(port)
+    recorder, size = Recorder(), 3 * TURN
+    server.adopt(recorder)
+    server.proceed()
+    server.data_received(masked(BINARY, b"x") * size)
+    server.abort()
+    await until(lambda: bool(recorder.ends))
+    assert (len(recorder.heard), recorder.ends) == (size, [1006])
+    await line.rest()
+
+
+@pytest.mark.parametrize("lost_first", [False, True])
+async def test_what_an_actor_is_sent_before_a_loss_is_done(
+    port: int, app: FastAPI, lost_first: bool
+) -> None:
+    node: Node = app.state.node
+    line, server = await connection_of(port)
+    pieces = [b'{"type":"publish","room":"a","data":"', *[b"x" * 40] * 200, b'"}']
+    long = b"".join(
+        masked(0 if number else TEXT, piece, piece is pieces[-1])
+        for number, piece in enumerate(pieces)
+    )
+    if lost_first:
+        server.abort()
+
+    server.data_received(masked(TEXT, b'{"type":"publish","room":"a","data":1}') + long)
+    server.abort()
+    await until(lambda: not node.manager.actors)
+    recovery = await node.manager.backplane.recover(Principal(DEV).key("a"), None, 10)
+    assert len(recovery.frames) == 2
+    await line.rest()
+
+
+async def test_a_pong_that_was_asked_for_is_not_counted(app: FastAPI) -> None:
+    async with hosted(app, http=HardenedHttp, ws=LeanWebSocket, ws_ping_interval=SHORT) as port:
+        line, _ = await connection_of(port)
+        await line.until(b"\x89\x00")
+        line.writer.write(masked(PONG) * (PINGS + 1) + GOODBYE)
+        assert (await line.rest()).endswith(b"\x88\x02\x03\xe8")
 
 
 @pytest.mark.parametrize("cut", range(1, 12))
