@@ -109,6 +109,13 @@ class Node:
         """Say whom the token speaks for that an open connection brings. Raises Refused as above."""
         return self._look(address, lambda: self.gate.authenticate(token))
 
+    def enter(self, known: bool = True) -> None:
+        """Count a connection that is about to be accepted, of who has said who it is or has yet to.
+
+        Raises Refused.
+        """
+        self.turnstile.enter(known, self.manager.clock.monotonic())
+
     def operates(self, scope: Scope) -> bool:
         """Say whether the operator asks; of an address with too many wrong credentials nobody does.
 
