@@ -76,16 +76,18 @@ class History(Section, frozen=True):
 
 class Arrivals(Section, frozen=True):
     """How fast connections may be opened and wrong credentials brought; 0 is no bound. An address
-    is one of IPv4, or a /64 of IPv6. Nothing holds in development mode without tenants."""
+    is one of IPv4, or a /64 of IPv6, of which a /48 may open connections and be refused as often as
+    five. Nothing holds in development mode without tenants."""
 
     per_address: Amount = 20
     """WebSocket upgrades a second from one address; more are refused with 429."""
     per_address_burst: Count = 100
     """WebSocket upgrades at once from one address."""
     per_node: Amount = 500
-    """WebSocket upgrades a second on this node; more are refused with 503."""
+    """WebSockets a second that this node accepts of those who bring a good credential; more are
+    refused with 503. Of those who have yet to bring one half as many are, and count apart."""
     per_node_burst: Count = 1000
-    """WebSocket upgrades at once on this node."""
+    """WebSockets that this node accepts at once; likewise."""
     failures_per_address: Amount = 20
     """Tokens, tickets and keys a second from one address that are not accepted; after more, no
     credential from there is looked at, and all are refused with 429."""

@@ -5,11 +5,16 @@ A flood costs a look into a table for each try. Time is an argument.
 
 from __future__ import annotations
 
+from functools import lru_cache
+from ipaddress import IPv6Network
+
 from actors.errors import Refused
 from actors.limits import Arrivals
 
 ADDRESSES = 10_000
-"""Addresses of which it is remembered what they did, in each of the three tables."""
+"""Addresses of which it is remembered what they did, in each table."""
+AREA = 5
+"""Times as much as an address a whole /48 of IPv6 may do: it has 65 536 of them."""
 SWEEP_EVERY = 1.0
 """Seconds between two looks for addresses that can be forgotten, in a table that is full."""
 UNBOUNDED = Arrivals(per_address=0, per_node=0, failures_per_address=0, refusals_per_address=0)
@@ -75,42 +80,67 @@ class Turnstile:
     def __init__(self, limits: Arrivals) -> None:
         self.limits = limits
         self._addresses = Pace(limits.per_address, limits.per_address_burst)
-        self._node = Pace(limits.per_node, limits.per_node_burst, 1)
+        self._areas = Pace(AREA * limits.per_address, AREA * limits.per_address_burst)
+        self._known = Pace(limits.per_node, limits.per_node_burst, 1)
+        self._strangers = Pace(limits.per_node / 2, max(1, limits.per_node_burst // 2), 1)
         self._failures = Pace(limits.failures_per_address, limits.failures_burst)
         self._refusals = Pace(limits.refusals_per_address, limits.refusals_burst)
+        self._deaf = Pace(AREA * limits.refusals_per_address, AREA * limits.refusals_burst)
 
     def arrive(self, address: str, now: float) -> None:
-        """Count a WebSocket upgrade. Raises Refused("rate_limited") or Refused("overload").
-
-        One that its address may not make is not counted against the node.
-        """
-        if wait := self._addresses.wait(address, now):
-            self._refusals.count(address, now)
+        """Count a WebSocket upgrade of whomever. Raises Refused("rate_limited")."""
+        area = area_of(address)
+        if wait := self._addresses.wait(address, now) or (area and self._areas.wait(area, now)):
+            self._count_refusal(address, now)
             message = f"this address opens over {self.limits.per_address} connections a second"
-            raise _refused("rate_limited", message, "per_address", wait)
-
-        if wait := self._node.wait("", now):
-            message = f"over {self.limits.per_node} connections a second are opened on this node"
-            raise _refused("overload", message, "per_node", wait)
+            raise _refused("rate_limited", message, "per_address", float(wait))
 
         self._addresses.count(address, now)
-        self._node.count("", now)
+        if area:
+            self._areas.count(area, now)
+
+    def enter(self, known: bool, now: float) -> None:
+        """Count a connection that the node is about to accept. Raises Refused("overload").
+
+        Those who have yet to say who they are use up no place of those who have done so.
+        """
+        pace = self._known if known else self._strangers
+        if wait := pace.wait("", now):
+            most = self.limits.per_node if known else self.limits.per_node / 2
+            message = f"over {most:g} connections a second are opened on this node"
+            raise _refused("overload", message, "per_node", wait)
+
+        pace.count("", now)
 
     def check_failures(self, address: str, now: float) -> None:
         """Raise Refused("rate_limited") for an address that has brought too many wrong tokens."""
         if wait := self._failures.wait(address, now):
-            self._refusals.count(address, now)
+            self._count_refusal(address, now)
             most = self.limits.failures_per_address
             message = f"over {most} credentials a second from this address were not accepted"
             raise _refused("rate_limited", message, "failures_per_address", wait)
 
     def is_deaf(self, address: str, now: float) -> bool:
         """Say whether an address goes on and on though it is refused: not even that is told it."""
-        return self._refusals.wait(address, now) > 0
+        area = area_of(address)
+        return self._refusals.wait(address, now) > 0 or (
+            area != "" and self._deaf.wait(area, now) > 0
+        )
 
     def failed(self, address: str, now: float) -> None:
         """Count a token, ticket or key that was not accepted."""
         self._failures.count(address, now)
+
+    def _count_refusal(self, address: str, now: float) -> None:
+        self._refusals.count(address, now)
+        if area := area_of(address):
+            self._deaf.count(area, now)
+
+
+@lru_cache(maxsize=1024)
+def area_of(address: str) -> str:
+    """Return the /48 that a /64 of IPv6 is in, and nothing for any other address."""
+    return str(IPv6Network(address).supernet(new_prefix=48)) if address.endswith("/64") else ""
 
 
 def _refused(code: str, message: str, setting: str, wait: float) -> Refused:

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from server.auth import site_of
 from server.forwarded import trusts
 from server.node import Node
+from server.ports import UNREAD
 from server.protocol import LeanWebSocket
 from server.upgrade import HEAD_BYTES, Request, asks_for_websocket, denial_head
 from server.wheel import wheel_of
@@ -64,6 +65,7 @@ class HardenedHttp(H11Protocol):
 
     slot = -1
     _refused = False
+    _dropped = 0
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head."""
@@ -78,6 +80,10 @@ class HardenedHttp(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Bound the head in time, and in size even if it comes at once."""
         if self._refused:
+            self._dropped += len(data)
+            if self._dropped > UNREAD:
+                self.transport.abort()
+
             return
 
         if self.conn.their_state is h11.IDLE and self._is_too_long(data):
@@ -138,6 +144,8 @@ class HardenedHttp(H11Protocol):
         return b"\r\n\r\n" not in held[-3:] + data[: HEAD_BYTES - len(held)]
 
     def _refuse(self, status: int) -> None:
+        """Answer, and read on for a while: to close with something unread would lose the answer."""
         self._refused = True
         self.transport.write(denial_head(status, [(b"content-length", b"0")]))
-        self.transport.close()
+        self.transport.write_eof()
+        wheel_of(self.loop).watch(self, FLUSH_WITHIN)

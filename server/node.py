@@ -121,6 +121,13 @@ class Node:
         live = {*manager.population.tenants, *(key.partition("/")[0] for key in speaking)}
         return {tenant for tenant in live if not self.gate.serves(tenant)}
 
+    def enter(self, known: bool = True) -> None:
+        """Count a connection that is about to be accepted, of who has said who it is or has yet to.
+
+        Raises Refused.
+        """
+        self.turnstile.enter(known, self.manager.clock.monotonic())
+
     def operates(self, scope: Scope) -> bool:
         """Say whether the operator asks; of an address with too many wrong credentials nobody does.
 

@@ -115,6 +115,12 @@ async def serve_revai(node: Node, websocket: WebSocket) -> None:
             await deny(websocket, refused)  # a page that may not ask is not let in to be told so
             return
 
+        try:
+            node.enter(known=False)
+        except Refused as over:
+            await deny(websocket, over)
+            return
+
         code, reason = ending_of(refused.code, refused.message)
         await _turn_away(websocket, code, fit(reason))
         return
@@ -144,6 +150,7 @@ def _admit(node: Node, websocket: WebSocket, token: str | None = None) -> Princi
     """Say who it is, and that one more connection fits. Raises Refused."""
     principal = node.authenticate(websocket.scope, token)
     node.manager.admit(principal, site_of(websocket.scope))
+    node.enter()
     return principal
 
 

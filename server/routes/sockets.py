@@ -143,6 +143,7 @@ async def _serve_newcomer(node: Node, websocket: WebSocket, kind: Kind, first: F
     try:
         manager.refuse_while_draining()
         with node.newcomers.place():
+            node.enter(known=False)
             codec = await _accept(websocket)
             auth = await node.newcomers.hear(websocket, codec)
 
@@ -171,6 +172,7 @@ def _admit(node: Node, websocket: WebSocket, first: First, auth: Auth | None = N
     command = first(node, websocket, principal)
     address = site_of(websocket.scope)
     node.manager.admit(principal, address)
+    node.enter()
     return Admitted(principal, command, address, auth.id if auth else None)
 
 

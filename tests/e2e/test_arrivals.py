@@ -115,6 +115,29 @@ async def test_a_node_that_is_asked_for_too_many_connections_says_so(start: Star
     await until(url, 101, key=bearer)
 
 
+async def test_strangers_use_up_no_place_of_those_who_bring_a_token(start: Start) -> None:
+    server = start(per_address=0, per_node=1, per_node_burst=40)
+    url = f"{server.ws}/v1/connect"
+    for stranger in (f"{url}?auth=message", f"{server.ws}{STREAM}"):
+        problem = msgspec.json.decode((await until(stranger, 503)).body)
+        assert (problem["code"], problem["setting"]) == ("overload", "limits.arrivals.per_node")
+
+    for _ in range(20):
+        assert (await knock(url, key=f"Bearer {mint()}")).status_code == 101
+
+
+async def test_a_network_of_ipv6_is_bounded_as_a_whole(start: Start) -> None:
+    server = start(per_address=1, per_address_burst=2)
+    url, statuses = f"{server.ws}/v1/connect", list[int]()
+    while 429 not in statuses:
+        assert len(statuses) < 1000
+        answer = await knock(url, f"2001:db8:0:{len(statuses):x}::1")
+        statuses.append(answer.status_code)
+
+    assert statuses[:10] == [401] * 10
+    assert (await knock(url, "2001:db8:1::1")).status_code == 401
+
+
 async def test_an_address_with_too_many_wrong_tokens_is_refused_over_http(start: Start) -> None:
     server = start(failures_per_address=1, failures_burst=50)
     async with httpx2.AsyncClient(base_url=server.http) as http:

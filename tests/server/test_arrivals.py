@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from actors.errors import Refused
 from actors.limits import Arrivals
 from actors.quota import Bucket
-from server.arrivals import ADDRESSES, SWEEP_EVERY, UNBOUNDED, Pace, Turnstile
+from server.arrivals import ADDRESSES, AREA, SWEEP_EVERY, UNBOUNDED, Pace, Turnstile, area_of
 
 
 def take(pace: Pace, name: str, now: float) -> float:
@@ -88,9 +88,20 @@ def test_a_flood_from_everywhere_is_remembered_of_so_many_only() -> None:
     assert len(pace) == ADDRESSES
 
 
-def test_an_address_and_the_node_have_a_pace_each() -> None:
-    limits = Arrivals(per_address=1, per_address_burst=2, per_node=2, per_node_burst=3)
-    turnstile = Turnstile(limits)
+def refusals(turnstile: Turnstile, addresses: list[str], now: float) -> int:
+    """Let one arrive from each of these; return how many were refused."""
+    count = 0
+    for address in addresses:
+        try:
+            turnstile.arrive(address, now)
+        except Refused:
+            count += 1
+
+    return count
+
+
+def test_an_address_has_a_pace() -> None:
+    turnstile = Turnstile(Arrivals(per_address=1, per_address_burst=2))
     turnstile.arrive("a", 0.0)
     turnstile.arrive("a", 0.0)
     for _ in range(5):
@@ -100,12 +111,45 @@ def test_an_address_and_the_node_have_a_pace_each() -> None:
     assert (one.value.code, one.value.retry_after) == ("rate_limited", 1.0)
     assert one.value.setting == "limits.arrivals.per_address"
     turnstile.arrive("b", 0.0)
-    with pytest.raises(Refused) as many:
-        turnstile.arrive("c", 0.0)
 
-    assert (many.value.code, many.value.retry_after) == ("overload", 0.5)
-    assert many.value.setting == "limits.arrivals.per_node"
-    turnstile.arrive("c", 0.5)
+
+def test_a_node_has_a_pace_for_those_it_knows_and_half_of_it_for_strangers() -> None:
+    turnstile = Turnstile(Arrivals(per_node=2, per_node_burst=4))
+    for known, burst, wait in ((False, 2, 1.0), (True, 4, 0.5)):
+        for _ in range(burst):
+            turnstile.enter(known, 0.0)
+
+        with pytest.raises(Refused) as many:
+            turnstile.enter(known, 0.0)
+
+        assert (many.value.code, many.value.retry_after) == ("overload", wait)
+        assert many.value.setting == "limits.arrivals.per_node"
+        turnstile.enter(known, wait)
+
+
+FROM_A_48 = [f"2001:db8:0:{number:x}::/64" for number in range(256)]
+
+
+def test_a_48_may_do_as_much_as_five_addresses() -> None:
+    turnstile = Turnstile(Arrivals(per_address=2, per_address_burst=4))
+    assert refusals(turnstile, FROM_A_48, 0.0) == len(FROM_A_48) - AREA * 4
+    assert refusals(turnstile, ["2001:db8:1::/64", "192.0.2.1"], 0.0) == 0
+    assert refusals(turnstile, FROM_A_48[30:50], 1.0) == 20 - AREA * 2
+
+
+def test_a_48_that_goes_on_is_deaf_as_a_whole() -> None:
+    limits = Arrivals(per_address=1, per_address_burst=1, refusals_per_address=1, refusals_burst=4)
+    turnstile = Turnstile(limits)
+    refusals(turnstile, FROM_A_48, 0.0)
+    assert all(turnstile.is_deaf(each, 0.0) for each in FROM_A_48)
+    assert not turnstile.is_deaf("2001:db8:1::/64", 0.0)
+    assert not turnstile.is_deaf(FROM_A_48[0], 60.0)
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "", "unknown", "fe80::1%eth0", "nonsense:"])
+def test_what_is_no_64_is_in_no_48(address: str) -> None:
+    assert area_of(address) == ""
+    assert area_of("2001:db8:7:8::/64") == "2001:db8:7::/48"
 
 
 def test_failures_bar_an_address_until_they_are_paid_for() -> None:
@@ -150,7 +194,9 @@ def test_refusals_of_wrong_tokens_make_deaf_too() -> None:
 def test_where_nothing_is_bounded_nothing_is_refused() -> None:
     turnstile = Turnstile(UNBOUNDED)
     for _ in range(5000):
-        turnstile.arrive("a", 0.0)
+        turnstile.arrive("2001:db8::/64", 0.0)
+        turnstile.enter(True, 0.0)
+        turnstile.enter(False, 0.0)
         turnstile.failed("a", 0.0)
 
     turnstile.check_failures("a", 0.0)
