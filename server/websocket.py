@@ -23,8 +23,9 @@ from server.ports import ABORT_AFTER, CLOSE_WITHIN, TURN, UNREAD, Controls
 from server.transport import ABORT, LOST
 from server.upgrade import BadUpgrade, HeadReader, check, refusal
 
-log = logging.getLogger("uvicorn.error.websocket")
-log.setLevel(logging.ERROR)  # what is less would show addresses, heads and messages: tokens
+log = logging.getLogger("roomcast.websocket")
+# Less would show tokens. Below one of uvicorn's loggers it would lose this level with their setup.
+log.setLevel(logging.ERROR)
 HIGH_WATER = 32 * 1024
 """Bytes the loop may hold for a peer before its writer waits."""
 FRAGMENTS = 128

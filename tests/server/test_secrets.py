@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import logging.config
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.http11 import Request, Response
 
+from server import websocket
 from server.app import create_app
 from server.http import HardenedHttp
 from server.protocol import LeanWebSocket
@@ -162,6 +164,14 @@ async def test_no_token_is_shown_wherever_it_was_brought(
     assert '"ended"' in everything
     for secret in (ticket, *(part for token in tokens for part in token.split(".")[1:])):
         assert secret not in everything
+
+
+def test_whoever_sets_up_uvicorn_s_loggers_makes_no_protocol_talk() -> None:
+    loggers: dict[str, Any] = {"uvicorn": {}}
+    logging.config.dictConfig(
+        {"version": 1, "disable_existing_loggers": False, "loggers": loggers}
+    )  # resets the level of every logger below
+    assert websocket.log.getEffectiveLevel() == logging.ERROR
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> str:

@@ -164,7 +164,7 @@ def opened_by(process: subprocess.Popen[bytes], fifo: Path) -> int:
 async def test_what_took_a_hangup_before_a_server_does_so_afterwards() -> None:
     app = create_app(settings_of())
     before = signal.getsignal(signal.SIGHUP)
-    with DrainingServer(uvicorn.Config(app), app.state.node).capture_signals():
+    with DrainingServer(uvicorn.Config(app, log_config=None), app.state.node).capture_signals():
         assert signal.getsignal(signal.SIGHUP) != before
 
     assert signal.getsignal(signal.SIGHUP) == before
