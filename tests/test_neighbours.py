@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from benchmarks.neighbours import __main__ as command
-from benchmarks.neighbours.noise import KINDS
+from benchmarks.neighbours.noise import KINDS, TOGETHER
 from benchmarks.neighbours.page import DESCRIBED, section
 from benchmarks.neighbours.quiet import DISTURBED, Heard
 from benchmarks.neighbours.quiet import Plan as Tenant
-from benchmarks.neighbours.windows import ALL, ELSEWHERE, EVERY, HERE, QUIET, Plan, Pooled
+from benchmarks.neighbours.windows import ELSEWHERE, EVERY, HERE, QUIET, Plan, Pooled
 from benchmarks.peers.runs import Run
 from server.load.delays import Delays
 
@@ -48,7 +48,7 @@ def test_a_noise_is_judged_by_that_at_the_second_server() -> None:
 
 
 def test_every_noise_is_described() -> None:
-    assert set(DESCRIBED) == {*KINDS, ALL} == set(EVERY)
+    assert set(DESCRIBED) == {*KINDS, *TOGETHER} == set(EVERY)
 
 
 def test_a_tiny_run_over_real_servers_finds_everything_in_place() -> None:

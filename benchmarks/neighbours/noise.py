@@ -318,10 +318,12 @@ KINDS: dict[str, Kind] = {
 }
 LOUD = tuple(kind for kind in KINDS if kind != "granted")
 """Those that ask for more than is granted."""
+TOGETHER = {"sockets": tuple(kind for kind in LOUD if kind != "posts"), "all": LOUD}
+"""What is made at once, by what that is called."""
 
 
 async def make(kind: str, port: int, seconds: float) -> dict[str, int]:
-    """Make a noise, or all of them together, for so many seconds; return what came of it."""
+    """Make a noise, or several together, for so many seconds; return what came of it."""
     token, wrong, sources = os.environ["NOISE"].split(" ")
     environ = token, wrong, sources.split(",")
     doorway, louds = Doorway(len(environ[2])), list[Loud]()
@@ -333,7 +335,7 @@ async def make(kind: str, port: int, seconds: float) -> dict[str, int]:
             async with asyncio.timeout(seconds):
                 await (fill if name == "fill" else KINDS[name])(loud, until)
 
-    await asyncio.gather(*[one(name) for name in (LOUD if kind == "all" else [kind])])
+    await asyncio.gather(*[one(name) for name in TOGETHER.get(kind, (kind,))])
     for loud in louds:
         loud.hang_up()
 

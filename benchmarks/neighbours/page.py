@@ -41,6 +41,7 @@ DESCRIBED = {
     "as fast as they are answered",
     "stalled": "40 listeners that never read, and 1 MB a second for them",
     "joins": "joins of room after room, 5,000 a second",
+    "sockets": "all of these at once, but those over HTTP",
     ALL: "all of these at once but the granted",
 }
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from benchmarks.neighbours.noise import KINDS, REPLAYED
+from benchmarks.neighbours.noise import KINDS, REPLAYED, TOGETHER
 from benchmarks.neighbours.quiet import Plan as Tenant
 from benchmarks.neighbours.quiet import Quiet
 from benchmarks.neighbours.stage import Stage
@@ -22,7 +22,7 @@ QUIET, ELSEWHERE, HERE = "quiet", "elsewhere", "here"
 ALL = "all"
 CALM_EVERY = 4
 """Noises between two windows in which nobody else is there."""
-EVERY = (*KINDS, ALL)
+EVERY = (*KINDS, *TOGETHER)
 FILLED = REPLAYED / 100 + 4
 """Seconds that it may take to fill the history that is replayed."""
 

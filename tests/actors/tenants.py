@@ -122,7 +122,8 @@ class Tenant:
             case "join":
                 epoch = _pick(owner, "epoch", step)
                 since = {"since": f"{epoch}:{step.offset}"} if epoch else {"history": step.offset}
-                await order(actor, "join", id="j", room=step.room, **since)
+                wanted = {"presence": step.offset % 2 > 0, **since}
+                await order(actor, "join", id="j", room=step.room, **wanted)
             case "leave":
                 await order(actor, "leave", id="l", room=step.room)
             case "publish":
@@ -212,7 +213,8 @@ class Tenant:
     async def _listings(self) -> list[object]:
         """Return what the listings show, in pages of two, and connections by their age."""
         admin, directory = Principal(self.name), self._directory
-        rooms = [await directory.rooms(admin, PageQuery())]
+        rooms: list[object] = [await directory.rooms(admin, PageQuery())]
+        rooms += [directory.presence(admin, room, PageQuery()) for room in sorted({*ROOMS})]
         pages = [directory.connections(admin, PageQuery(limit=2))]
         while pages[-1].next:
             pages.append(directory.connections(admin, PageQuery(pages[-1].next, 2)))
