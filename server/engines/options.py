@@ -44,7 +44,7 @@ class Connection(Section, frozen=True):
     """Bytes of one message of the provider; a longer one ends the connection."""
     gather_ms: Annotated[float, Meta(ge=0, le=100)] = 5.0
     """Milliseconds that audio waits for that of other streams, to leave together, which saves a
-    third of the CPU; 0 sends each frame at once."""
+    fifth of the CPU; 0 sends each frame at once."""
 
 
 class RevAi(Provider, frozen=True):

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 from anyio import to_thread
@@ -15,6 +16,7 @@ from starlette.routing import WebSocketRoute
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from actors.errors import Refused
 from actors.meter import Meters
 from actors.population import Population
 from actors.principal import Principal
@@ -23,7 +25,7 @@ from server.app import create_app
 from server.auth import site_of
 from server.engines.configured import Engines
 from server.http import HardenedHttp
-from server.node import Node
+from server.node import WAITING, Node
 from server.protocol import LeanWebSocket
 from server.routes.fronts import serve_vosk
 from server.settings import BadSettings, Settings, load
@@ -193,3 +195,25 @@ def test_who_is_not_bounded_is_nobody_but_the_tenant_of_development() -> None:
     assert meters.of("dev").quotas is UNLIMITED
     assert meters.of("acme").quotas == Quotas()
     node.manager.admit(Principal("acme"), "192.0.2.1")
+
+
+@pytest.mark.anyio
+async def test_a_hundred_requests_of_a_tenant_wait_for_their_turn_and_one_more_is_refused(
+    app: FastAPI,
+) -> None:
+    node: Node = app.state.node
+    node.manager.meters.quotas_of = lambda tenant: Quotas(commands_per_second=1, commands_burst=1)
+    node.manager.meters.of("dev").commands.spend(1000, node.manager.clock.monotonic())
+    async with anyio.create_task_group() as tasks:
+        for _ in range(WAITING):
+            tasks.start_soon(node.pace, "dev")
+
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(Refused) as refusal:
+            await node.pace("dev")
+
+        assert refusal.value.setting == "tenants.dev.quotas.commands_per_second"
+        assert refusal.value.retry_after > 900
+        tasks.cancel_scope.cancel()
+
+    assert not node._waiting

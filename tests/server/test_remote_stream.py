@@ -18,6 +18,7 @@ from actors.errors import Refused, UpstreamLost
 from actors.messages import AudioFrame, AudioSpec
 from server.engines import remote_stream
 from server.engines.options import Connection, Deepgram, RevAi, Vosk
+from server.engines.outbox import GATHERED
 from server.engines.providers import deepgram, revai, vosk
 from server.engines.remote_stream import WAITING
 from tests.doubles import DeepgramDouble, RevAiDouble, VoskDouble, close, mute, numbered, numbers
@@ -354,3 +355,16 @@ async def test_audio_that_is_gathered_comes_before_what_is_said_after_it(
 
         assert await stream.flush()
         assert (await stream.receive()).text == "1 2 3 4 5"
+
+
+async def test_of_one_stream_only_so_much_is_gathered(deep: DeepgramDouble) -> None:
+    connection = Connection(gather_ms=100.0)
+    options = Deepgram(url=deep.url, key=deep.secret, connection=connection)
+    async with deepgram(options).open(SPEC) as stream:
+        waiting = []
+        for number in range(GATHERED // 640 + 1):
+            assert stream.send_nowait(AudioFrame(640 * number, bytes(640)))
+            waiting.append(stream._link._size)
+
+        assert max(waiting) < GATHERED
+        assert waiting[-1] == 0
