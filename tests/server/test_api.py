@@ -17,10 +17,7 @@ from actors.expiry import LEEWAY
 from actors.principal import CAPABILITIES
 from actors.revocation import KEEP
 from server.app import create_app
-from server.http import HardenedHttp
-from server.protocol import LeanWebSocket
 from tests.e2e.clients import Client, client
-from tests.hosted import hosted
 from tests.server.api import Caller, able, settings_of, token_of
 from tests.tokens import OTHER_SECRET, mint
 
@@ -73,13 +70,6 @@ def anyio_backend() -> str:
 def app() -> FastAPI:
     """The app of a node with two tenants."""
     return create_app(settings_of())
-
-
-@pytest.fixture
-async def address(app: FastAPI) -> AsyncIterator[str]:
-    """Where the app is served, without a scheme."""
-    async with hosted(app, http=HardenedHttp, ws=LeanWebSocket) as port:
-        yield f"127.0.0.1:{port}"
 
 
 @pytest.fixture

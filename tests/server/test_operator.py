@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import httpx2
@@ -13,8 +13,6 @@ from websockets.exceptions import InvalidStatus
 
 from server.app import create_app
 from server.cli.config import veiled
-from server.http import HardenedHttp
-from server.protocol import LeanWebSocket
 from server.settings import BadSettings, load
 from tests.e2e.clients import client
 from tests.hosted import hosted
@@ -35,20 +33,6 @@ def anyio_backend() -> str:
 def app() -> FastAPI:
     """The app of a node with two tenants and an operator."""
     return create_app(settings_of())
-
-
-@pytest.fixture
-async def address(app: FastAPI) -> AsyncIterator[str]:
-    """Where the app is served, without a scheme."""
-    async with hosted(app, http=HardenedHttp, ws=LeanWebSocket) as port:
-        yield f"127.0.0.1:{port}"
-
-
-@pytest.fixture
-async def caller(address: str) -> AsyncIterator[Ask]:
-    """Make somebody who asks with a token, or with a key."""
-    async with httpx2.AsyncClient() as http:
-        yield lambda token: Caller(http, address, token)
 
 
 async def test_the_operator_does_for_a_tenant_what_its_administrator_does(

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
-import httpx2
 import pytest
 from fastapi import FastAPI
 from websockets.exceptions import InvalidStatus
 
 from server.app import create_app
 from server.auth import WITHDRAWN
-from server.http import HardenedHttp
 from server.node import Node
-from server.protocol import LeanWebSocket
 from tests.e2e.clients import WITHIN, client
-from tests.hosted import hosted
 from tests.server.api import Caller, able, settings_of, token_of
 from tests.tokens import OPERATOR, OTHER_SECRET, SECRET, mint
 
@@ -47,20 +43,6 @@ def file(tmp_path: Path) -> Path:
 def app(file: Path) -> FastAPI:
     """The app of a node with that tenant and an operator."""
     return create_app(settings_of(tenants={}, tenants_directory=str(file.parent)))
-
-
-@pytest.fixture
-async def address(app: FastAPI) -> AsyncIterator[str]:
-    """Where the app is served, without a scheme."""
-    async with hosted(app, http=HardenedHttp, ws=LeanWebSocket) as port:
-        yield f"127.0.0.1:{port}"
-
-
-@pytest.fixture
-async def caller(address: str) -> AsyncIterator[Ask]:
-    """Make somebody who asks with a token, or with a key."""
-    async with httpx2.AsyncClient() as http:
-        yield lambda token: Caller(http, address, token)
 
 
 def by(secret: str, **changes: Any) -> str:
