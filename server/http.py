@@ -1,147 +1,269 @@
-"""uvicorn's HTTP class with its measured holes closed: `http=` of the server.
+"""uvicorn's HTTP class of httptools with its holes closed.
 
-The parent waits for ever for the head of a request, loses frames that come with an upgrade, reads
-only the newest of several Connection lines, and lets HTTP/1.0 upgrade. Names are the parent's own;
-the range of uvicorn is pinned.
+The parent bounds neither a head nor the requests that wait behind one another, waits for a head for
+ever, loses what comes with an upgrade and the body of a request that offers one to something else,
+and takes a trailer for a header. Names are the parent's own; the range of uvicorn is pinned.
 """
 
 from __future__ import annotations
 
-import asyncio
 from asyncio.transports import Transport
 from typing import Any, cast
 
-import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from server.auth import site_of
-from server.forwarded import trusts
-from server.node import Node
 from server.ports import UNREAD
 from server.protocol import LeanWebSocket
-from server.upgrade import HEAD_BYTES, Request, asks_for_websocket, denial_head
+from server.upgrade import HEAD_BYTES, HEADERS, Request, asks_for_websocket, denial_head
 from server.wheel import wheel_of
 
 HEAD_WITHIN = 10.0
 """Seconds for the head of a request, from the first byte that is expected of it."""
 FLUSH_WITHIN = 5.0
 """Seconds for a peer to take the answer that refuses it."""
+PIECE = 2048
+"""Bytes that are parsed at a time, so that few requests can begin before one of them waits."""
+_VERSIONS = {"1.0", "1.1"}
 _OFFERS = (b"upgrade", b"connection")
 
 
-class Door(asyncio.Protocol):
-    """Cuts the connections of addresses that are deaf to refusals, and hands over all others.
-
-    A refusal costs ten times as much as this.
-    """
-
-    def __init__(self, app_state: dict[str, Any], **given: Any) -> None:
-        """Take what uvicorn gives to each connection."""
-        self._node: Node = app_state["node"]
-        self._given = {"app_state": app_state, **given}
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Look who is there."""
-        if self._is_deaf(transport.get_extra_info("peername")):
-            self._node.metrics.observer.cut()
-            cast(asyncio.Transport, transport).abort()
-            return
-
-        protocol = HardenedHttp(**self._given)
-        transport.set_protocol(protocol)
-        protocol.connection_made(cast(asyncio.Transport, transport))
-
-    def _is_deaf(self, peer: Any) -> bool:
-        """A socket of UNIX has no address, and a proxy speaks for many."""
-        if not isinstance(peer, tuple) or trusts(str(peer[0]), self._node.trusted):
-            return False
-
-        now = self._node.manager.clock.monotonic()
-        return self._node.turnstile.is_deaf(site_of({"client": peer}), now)
+class Unacceptable(Exception):
+    """What ends the parsing of a request; the parser makes an error of its own of it."""
 
 
-class HardenedHttp(H11Protocol):
-    """An HTTP connection that does not wait for ever."""
+class Inlet(FlowControl):
+    """Lets the connection read on, but first parse what it has read already."""
+
+    def __init__(self, transport: Transport, protocol: HardenedHttp) -> None:
+        super().__init__(transport)
+        self._protocol = protocol
+
+    def resume_reading(self) -> None:
+        """Have more parsed soon."""
+        if self.read_paused:
+            super().resume_reading()
+            self._protocol.loop.call_soon(self._protocol.go_on)
+
+
+class HardenedHttp(HttpToolsProtocol):
+    """An HTTP connection that neither waits for ever nor keeps what it cannot use yet."""
 
     slot = -1
     _refused = False
     _dropped = 0
+    _head = 0
+    """Bytes of the lines of the head so far."""
+    heading = False
+    """Whether a head has begun, and not ended."""
+    _steps = _fruitless = 0
+    """Ends of heads and parts of bodies that have come, and the bytes parsed since the last one."""
+    _status = 400
+    """What a request that is not acceptable is answered with."""
+    _overlong = False
+    """Whether a body goes on behind its answer."""
+    _held = memoryview(b"")
+    """What is read and not yet parsed."""
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head."""
         super().connection_made(transport)
+        self.flow = Inlet(transport, self)
         wheel_of(self.loop).watch(self, HEAD_WITHIN)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         wheel_of(self.loop).forget(self)
+        self._held = memoryview(b"")
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bound the head in time, and in size even if it comes at once."""
+        """Take bytes."""
         if self._refused:
-            self._dropped += len(data)
-            if self._dropped > UNREAD:
-                self.transport.abort()
-
+            self._drop(len(data))
             return
 
-        if self.conn.their_state is h11.IDLE and self._is_too_long(data):
-            self._refuse(431)
+        self._held = memoryview(bytes(self._held) + data if self._held else data)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Parse what was read as far as there is use for it, and read no more before it is."""
+        if not self._held:
             return
 
-        super().data_received(data)
-        if self.transport.get_protocol() is not self:
-            return
+        self._unset_keepalive_if_required()
+        while self._held and self._has_use:
+            piece, self._held = self._held[:PIECE], self._held[PIECE:]
+            self._parse(piece)
 
-        if self.conn.their_state is not h11.IDLE:
-            wheel_of(self.loop).forget(self)
-        elif self.slot < 0 and self.conn.trailing_data[0]:
+        if self._held:
+            self.flow.pause_reading()
+
+        if self._fruitless and self.slot < 0 and self.heading:
             wheel_of(self.loop).watch(self, HEAD_WITHIN)
 
-    def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """Hand over the head, and the frames that came with it."""
-        wheel_of(self.loop).forget(self)
-        trailing = self.conn.trailing_data[0]
-        if self.ws_protocol_class is LeanWebSocket:
-            self._hand_over(event, trailing)
-            return
+    def on_message_begin(self) -> None:
+        """Begin a head."""
+        super().on_message_begin()
+        self._head, self.heading = 0, True
 
-        others = [(key, value) for key, value in self.headers if key not in _OFFERS]
-        self.headers = [*others, (b"upgrade", b"websocket"), (b"connection", b"Upgrade")]
-        super().handle_websocket_upgrade(event)
-        if trailing:
-            cast(Any, self.transport.get_protocol()).data_received(trailing)
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the target."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; a trailer is none."""
+        if self.heading:
+            self._count(len(name) + len(value) + 4)
+            if len(self.headers) >= HEADERS:
+                self._status = 431
+                raise Unacceptable
+
+            super().on_header(name, value.rstrip(b" \t"))
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer a request, unless it asks to upgrade: the parser stops there."""
+        self._steps += 1
+        self.heading = False
+        wheel_of(self.loop).forget(self)
+        self._check_head()
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        self._steps += 1
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End a request; one that asks to upgrade has not begun."""
+        self._steps += 1
+        if self._overlong:
+            self._overlong = False
+            wheel_of(self.loop).forget(self)
+
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Let the rest of a body that nobody wants come to its end, for a while."""
+        super().on_response_complete()
+        if self.cycle.more_body and self.cycle.response_complete:
+            self._overlong = True
+            wheel_of(self.loop).watch(self, FLUSH_WITHIN)
 
     def due(self) -> float | None:
         """Refuse a request whose head has not come in time."""
-        if self._refused or self.transport.is_closing():
+        if self._refused or self._overlong or self.transport.is_closing():
             self.transport.abort()
             return None
 
         self._refuse(408)
         return FLUSH_WITHIN
 
-    def _should_upgrade(self) -> bool:
-        version = self.scope["http_version"].encode()
-        return self._should_upgrade_to_ws() and asks_for_websocket(version, self.headers)
+    def _parse(self, piece: memoryview) -> None:
+        before = self._steps
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._held = memoryview(bytes(piece[upgrade.args[0] :]) + bytes(self._held))
+            self._upgrade()
+            return
+        except httptools.HttpParserError as error:
+            if not isinstance(error.__context__, Unacceptable | None):
+                raise error.__context__ from None  # a bug, which the parser takes for bad input
 
-    def _hand_over(self, event: h11.Request, trailing: bytes) -> None:
-        """Hand the parsed head to our own class, which need not parse it again."""
-        self.connections.discard(self)
-        protocol = LeanWebSocket(self.config, self.server_state, self.app_state)
-        protocol.connection_made(self.transport)
-        line = event.method, event.target, event.http_version
-        protocol.request_received(Request(*line, self.headers, self.server, self.client), trailing)
-        self.transport.set_protocol(protocol)
+            self._fail(self._status)
+            return
 
-    def _is_too_long(self, data: bytes) -> bool:
-        """Say whether a head goes on after the bytes that it may have."""
-        held = self.conn.trailing_data[0]
-        if len(held) + len(data) <= HEAD_BYTES:
-            return False
+        self._fruitless = 0 if self._steps > before else self._fruitless + len(piece)
+        if self._fruitless > HEAD_BYTES:
+            self._fail(431)
 
-        return b"\r\n\r\n" not in held[-3:] + data[: HEAD_BYTES - len(held)]
+    def _check_head(self) -> None:
+        """See that there is what the parent relies on, and the parser lets pass."""
+        hosts = [name for name, _ in self.headers].count(b"host")
+        version = self.parser.get_http_version()
+        if version not in _VERSIONS or hosts > 1 or (version == "1.1" and not hosts):
+            raise Unacceptable
+
+        try:
+            path = httptools.parse_url(self.url).path
+        except httptools.HttpParserInvalidURLError:
+            raise Unacceptable from None
+
+        if not path or not path.isascii():
+            raise Unacceptable
+
+    def _count(self, size: int) -> None:
+        self._head += size
+        if self._head > HEAD_BYTES:
+            self._status = 431
+            raise Unacceptable
+
+    def _upgrade(self) -> None:
+        """Become a WebSocket, or answer as if nothing but that had been asked for.
+
+        Whoever offers HTTP/2 in this way sends the body all the same (RFC 9110, 7.8).
+        """
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        wanted = asks_for_websocket(version, self.headers)
+        if method == b"CONNECT" or (wanted and self._is_busy):
+            self._fail(400)
+        elif wanted:
+            trailing, self._held = bytes(self._held), memoryview(b"")
+            self._open(
+                Request(method, self.url, version, self.headers, self.server, self.client), trailing
+            )
+        else:
+            line = b"%b %b HTTP/%b" % (method, self.url, version)
+            kept = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+            self.parser = httptools.HttpRequestParser(self)
+            self._parse(memoryview(b"\r\n".join([line, *kept, b"", b""])))
+
+    def _open(self, request: Request, trailing: bytes) -> None:
+        """Hand over the head, parsed to our own class, and the frames that came with it."""
+        if self.ws_protocol_class is LeanWebSocket:
+            self.connections.discard(self)
+            protocol = LeanWebSocket(self.config, self.server_state, self.app_state)
+            protocol.connection_made(self.transport)
+            protocol.request_received(request, trailing)
+            self.transport.set_protocol(protocol)
+            return
+
+        others = [(key, value) for key, value in self.headers if key not in _OFFERS]
+        self.scope["method"] = request.method.decode()
+        self.scope["headers"] = [*others, (b"upgrade", b"websocket"), (b"connection", b"Upgrade")]
+        super().handle_websocket_upgrade()
+        if trailing:
+            cast(Any, self.transport.get_protocol()).data_received(trailing)
+
+    @property
+    def _has_use(self) -> bool:
+        """Whether more can be used now."""
+        return not (self.pipeline or self.flow.read_paused or self.transport.is_closing())
+
+    @property
+    def _is_busy(self) -> bool:
+        """Whether a request is still to be answered."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _fail(self, status: int) -> None:
+        """Refuse what came, behind the answer to the request before it."""
+        self._held = memoryview(b"")
+        if self.pipeline:
+            self.transport.abort()  # whoever comes with so much at once does not wait for answers
+        elif not self._is_busy:
+            self._refuse(status)
+        elif self.cycle.more_body:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            self._refuse(status)
+        else:
+            self.cycle.keep_alive = False
+            self._refused = True
 
     def _refuse(self, status: int) -> None:
         """Answer, and read on for a while: to close with something unread would lose the answer."""
@@ -149,3 +271,8 @@ class HardenedHttp(H11Protocol):
         self.transport.write(denial_head(status, [(b"content-length", b"0")]))
         self.transport.write_eof()
         wheel_of(self.loop).watch(self, FLUSH_WITHIN)
+
+    def _drop(self, size: int) -> None:
+        self._dropped += size
+        if self._dropped > UNREAD:
+            self.transport.abort()

@@ -18,12 +18,11 @@ import uvicorn
 
 from server.address import url_of
 from server.app import create_app
-from server.http import Door
+from server.door import Door
 from server.logs import LogBound
 from server.node import Node
 from server.protocol import LeanWebSocket
 from server.settings import Settings
-from server.upgrade import HEAD_BYTES
 from server.websocket import HardenedWebSocket
 
 log = logging.getLogger("roomcast.server")
@@ -113,7 +112,6 @@ def serve(settings: Settings, sockets: list[socket.socket]) -> None:
         app,
         loop="uvloop",
         http=Door,
-        h11_max_incomplete_event_size=HEAD_BYTES,
         ws=PROTOCOLS[settings.server.protocol],
         ws_max_size=2 * max(settings.limits.audio_bytes, settings.limits.text_bytes),
         ws_per_message_deflate=settings.server.deflate,

@@ -154,7 +154,7 @@ async def test_a_second_request_has_as_much_time_as_the_first(port: int) -> None
 async def test_a_head_may_be_cut_before_its_end_and_have_many_frames_behind_it(port: int) -> None:
     frame = masked(TEXT, b'{"type":"ping"}') * 1000
     line = await Line.to(port, UPGRADE + b"\r")
-    await until(lambda: any(each.conn.trailing_data[0] for each in living(HardenedHttp)))
+    await until(lambda: any(each.heading for each in living(HardenedHttp)))
     line.writer.write(b"\n" + frame + GOODBYE)
     answer = await line.rest()
     assert answer.startswith(b"HTTP/1.1 101 ")
