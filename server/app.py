@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from inspect import signature
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.routing import request_response
 
 from server import __version__
 from server.edge import Edge
@@ -53,4 +56,12 @@ def create_app(settings: Settings) -> FastAPI:
     add_fronts(app, node)
     add_pages(app)
     add_openapi(app)
+    _call_directly(app)
     return app
+
+
+def _call_directly(app: FastAPI) -> None:
+    """Let what takes nothing but the request be called with it: FastAPI has nothing to resolve."""
+    for route in app.routes:
+        if isinstance(route, APIRoute) and [*signature(route.endpoint).parameters] == ["request"]:
+            route.app = request_response(route.endpoint)
