@@ -20,7 +20,7 @@ SWEEP_EVERY = 1.0
 UNBOUNDED = Arrivals(per_address=0, per_node=0, failures_per_address=0, refusals_per_address=0)
 
 
-class Pace:
+class Limiter:
     """How often each of many may do something: `burst` times at once, `rate` times a second.
 
     A number is kept for each: the time at which all that it did is paid for, and it is forgotten
@@ -79,13 +79,13 @@ class Turnstile:
 
     def __init__(self, limits: Arrivals) -> None:
         self.limits = limits
-        self._addresses = Pace(limits.per_address, limits.per_address_burst)
-        self._areas = Pace(AREA * limits.per_address, AREA * limits.per_address_burst)
-        self._known = Pace(limits.per_node, limits.per_node_burst, 1)
-        self._strangers = Pace(limits.per_node / 2, max(1, limits.per_node_burst // 2), 1)
-        self._failures = Pace(limits.failures_per_address, limits.failures_burst)
-        self._refusals = Pace(limits.refusals_per_address, limits.refusals_burst)
-        self._deaf = Pace(AREA * limits.refusals_per_address, AREA * limits.refusals_burst)
+        self._addresses = Limiter(limits.per_address, limits.per_address_burst)
+        self._areas = Limiter(AREA * limits.per_address, AREA * limits.per_address_burst)
+        self._known = Limiter(limits.per_node, limits.per_node_burst, 1)
+        self._strangers = Limiter(limits.per_node / 2, max(1, limits.per_node_burst // 2), 1)
+        self._failures = Limiter(limits.failures_per_address, limits.failures_burst)
+        self._refusals = Limiter(limits.refusals_per_address, limits.refusals_burst)
+        self._deaf = Limiter(AREA * limits.refusals_per_address, AREA * limits.refusals_burst)
 
     def arrive(self, address: str, now: float) -> None:
         """Count a WebSocket upgrade of whomever. Raises Refused("rate_limited")."""

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from actors.errors import Refused
 from actors.limits import Arrivals
 from actors.quota import Bucket
-from server.arrivals import ADDRESSES, AREA, SWEEP_EVERY, UNBOUNDED, Pace, Turnstile, area_of
+from server.arrivals import ADDRESSES, AREA, SWEEP_EVERY, UNBOUNDED, Limiter, Turnstile, area_of
 
 
-def take(pace: Pace, name: str, now: float) -> float:
+def take(pace: Limiter, name: str, now: float) -> float:
     """Count once if it is allowed; return the seconds to wait."""
     wait = pace.wait(name, now)
     if not wait:
@@ -31,7 +31,7 @@ def take(pace: Pace, name: str, now: float) -> float:
 def test_a_pace_allows_what_a_bucket_of_tokens_does(
     rate: int, burst: int, steps: list[int]
 ) -> None:
-    pace, bucket, now = Pace(rate, burst), Bucket(rate, burst, 0.0), 0.0
+    pace, bucket, now = Limiter(rate, burst), Bucket(rate, burst, 0.0), 0.0
     for step in steps:
         now += step / 1024
         expected = bucket.take(1, now)
@@ -39,20 +39,20 @@ def test_a_pace_allows_what_a_bucket_of_tokens_does(
 
 
 def test_one_does_not_pay_for_another() -> None:
-    pace = Pace(1, 2)
+    pace = Limiter(1, 2)
     assert [take(pace, "a", 0.0) for _ in range(3)] == [0.0, 0.0, 1.0]
     assert take(pace, "b", 0.0) == 0.0
     assert pace.wait("a", 1.0) == 0.0
 
 
 def test_without_a_rate_nobody_is_bounded_and_nothing_kept() -> None:
-    pace = Pace(0, 1)
+    pace = Limiter(0, 1)
     assert not any(take(pace, "a", 0.0) for _ in range(1000))
     assert len(pace) == 0
 
 
 def test_who_has_paid_makes_room_for_another() -> None:
-    pace = Pace(1, 1, most=2)
+    pace = Limiter(1, 1, most=2)
     assert [take(pace, name, 0.0) for name in "ab"] == [0.0, 0.0]
     assert take(pace, "c", 1.5) == 0.0
     assert len(pace) == 1
@@ -60,7 +60,7 @@ def test_who_has_paid_makes_room_for_another() -> None:
 
 
 def test_those_who_find_no_room_count_together() -> None:
-    pace = Pace(1, 2, most=1)
+    pace = Limiter(1, 2, most=1)
     assert [take(pace, "a", 10.0) for _ in range(2)] == [0.0, 0.0]
     assert [take(pace, name, 10.0) for name in "bcd"] == [0.0, 0.0, 1.0]
     assert len(pace) == 1
@@ -69,7 +69,7 @@ def test_those_who_find_no_room_count_together() -> None:
 
 
 def test_a_full_table_is_not_looked_through_for_each_stranger() -> None:
-    pace = Pace(1000, 1, most=2)
+    pace = Limiter(1000, 1, most=2)
     for name in "ab":
         pace.count(name, 10.0)
 
@@ -81,7 +81,7 @@ def test_a_full_table_is_not_looked_through_for_each_stranger() -> None:
 
 
 def test_a_flood_from_everywhere_is_remembered_of_so_many_only() -> None:
-    pace = Pace(0.001, 1)
+    pace = Limiter(0.001, 1)
     for number in range(2 * ADDRESSES):
         pace.count(str(number), number / 1000)
 
