@@ -77,7 +77,7 @@ class Link(Reading):
         self._address, self._options, self._owner = address, options, owner
         self._gathered: list[bytes] = []
         """Audio that waits for that of other streams."""
-        self._size = 0
+        self._size, self._gathers = 0, GATHERED if options.gather_ms else 0
         self._outbox = outbox_of(self._loop, options.gather_ms / 1000)
         self._gone = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -115,9 +115,9 @@ class Link(Reading):
             self.writable = False
             return
 
-        self._size += len(data)
         self._gathered.append(client_frame(BINARY, data))
-        if self._size >= GATHERED or not self._options.gather_ms:
+        self._size += len(data)
+        if self._size >= self._gathers:
             self.release()
         elif len(self._gathered) == 1:
             self._outbox.add(self)

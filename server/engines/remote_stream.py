@@ -57,8 +57,14 @@ class RemoteStream:
         if not self._clear:
             return False
 
-        if data := frame.data:
-            self._write(data)
+        data = frame.data
+        if data:
+            dialect, link = self._dialect, self._link
+            link.audio(data)
+            dialect.sent(len(data))
+            window = dialect.window
+            if not link.writable or (window and dialect.unanswered >= window):
+                self._clear = False
 
         return True
 
@@ -73,7 +79,7 @@ class RemoteStream:
 
         if not self.send_nowait(frame) and frame.data:
             await self._wait_clear()
-            self._write(frame.data)
+            self.send_nowait(frame)
 
     async def flush(self) -> bool:
         """Ask for the final of what was sent; False where the protocol has no word for it.
@@ -191,13 +197,6 @@ class RemoteStream:
     def resumed(self) -> None:
         """Let who waits write on."""
         self._update()
-
-    def _write(self, data: bytes) -> None:
-        dialect, link = self._dialect, self._link
-        link.audio(data)
-        dialect.sent(len(data))
-        if not link.writable or (dialect.window and dialect.unanswered >= dialect.window):
-            self._clear = False
 
     async def _wait_clear(self) -> None:
         within = self._options.send_within

@@ -52,11 +52,21 @@ class FrontActor(ConnectionActor):
 
     def receive_nowait(self, data: str | bytes) -> bool:
         """Pass audio on if that needs no waiting; False says that it needs `receive`."""
-        if not self._translator.direct or not super().receive_nowait(data):
+        if not self.lifecycle.connected:
+            return True
+
+        translator, microphone = self._translator, self.microphone
+        if (
+            not translator.direct
+            or microphone is None
+            or not isinstance(data, bytes)
+            or len(data) > self._hub.limits.audio_bytes
+            or not microphone.hear_nowait(data)
+        ):
             return False
 
-        if isinstance(data, bytes):
-            self._translator.heard(data)
+        if translator.counts:
+            translator.heard(data)
 
         return True
 

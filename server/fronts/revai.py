@@ -129,7 +129,7 @@ def _read_type(content_type: str) -> tuple[str, int | None, int]:
 class RevaiTranslator:
     """One stream."""
 
-    direct = True
+    direct, counts = True, False
     busy = False
 
     def __init__(self, stream: Stream) -> None:
