@@ -53,6 +53,9 @@ class Timeline:
 
         What `ends` where a hole begins ends before it; what starts there starts after it.
         """
+        if not self._begins:
+            return round(seconds, 3)
+
         missing = self._missing_at(round(seconds * self._rate), ends)
         return round(seconds + self.seconds(missing), 3)
 
@@ -63,6 +66,10 @@ class Timeline:
     def _missing_at(self, byte: int, ends: bool) -> int:
         find = bisect_left if ends else bisect_right
         return self._missing[find(self._begins, byte)]
+
+    def shift_words(self, words: tuple[Word, ...]) -> tuple[Word, ...]:
+        """Turn the times of words."""
+        return tuple([self.shift_word(word) for word in words]) if self._begins else words
 
     def shift_word(self, word: Word) -> Word:
         """Turn the times of a word."""

@@ -17,6 +17,7 @@ from anyio.lowlevel import checkpoint
 
 from actors.errors import Refused, UpstreamLost
 from actors.messages import AudioFrame, Recognition
+from server.engines.bell import Bell
 from server.engines.dialect import Dialect
 from server.engines.link import Link
 from server.engines.options import Connection
@@ -38,7 +39,7 @@ class RemoteStream:
         self._link = Link(dialect.address, options, self)
         self._loop = asyncio.get_running_loop()
         self._found: deque[Recognition] = deque()
-        self._news, self._room = asyncio.Event(), asyncio.Event()
+        self._news, self._room = Bell(self._loop), Bell(self._loop)
         self._opened = self._clear = False
         """`_clear` says that audio may be written now: all conditions in one flag."""
         self._over: Exception | None = None
@@ -122,7 +123,6 @@ class RemoteStream:
                 await checkpoint()
                 raise self._over.with_traceback(None)
 
-            self._news.clear()
             await self._news.wait()
 
         if len(self._found) == WAITING // 2 and not self._slowed:
@@ -138,7 +138,6 @@ class RemoteStream:
                 await self._link.connect(self._dialect.headers, self._dialect.subprotocols)
                 while not (self._opened and self._dialect.ready):
                     self._check()
-                    self._news.clear()
                     await self._news.wait()
         except TimeoutError:
             raise self._dialect.lost(f"did not accept a stream within {within:g} s") from None
@@ -206,7 +205,6 @@ class RemoteStream:
                 if self._dialect.ended:
                     raise anyio.ClosedResourceError
 
-                self._room.clear()
                 await self._room.wait()
 
             return
@@ -224,8 +222,8 @@ class RemoteStream:
             and self._link.writable
             and not (dialect.window and dialect.unanswered >= dialect.window)
         )
-        self._room.set()
-        self._news.set()
+        self._room.ring()
+        self._news.ring()
 
     def _keep(self, found: Sequence[Recognition]) -> None:
         self._found += found

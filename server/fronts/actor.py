@@ -39,7 +39,8 @@ class FrontActor(ConnectionActor):
         """Make a speaker's connection."""
         super().__init__(name, "speak", principal, transport, hub)
         self._translator = translator
-        self._changed = anyio.Event()
+        self._changed: anyio.Event | None = None
+        """Set by what may have answered the message that is worked on; absent while none is."""
         self._timer: asyncio.TimerHandle | None = None
         if translator.first is None:
             loop = asyncio.get_running_loop()
@@ -144,7 +145,9 @@ class FrontActor(ConnectionActor):
             await self.microphone.session.intake.drained()
 
     def _wake(self) -> None:
-        self._changed.set()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     def _give_up(self) -> None:
         """End a connection that has never begun to speak; a session has its own watch."""
