@@ -57,12 +57,15 @@ class FrontActor(ConnectionActor):
             return True
 
         translator, microphone = self._translator, self.microphone
+        session = None if microphone is None else microphone.session
         if (
             not translator.direct
-            or microphone is None
+            or session is None
+            or session.ending
+            or not data
             or not isinstance(data, bytes)
             or len(data) > self._hub.limits.audio_bytes
-            or not microphone.hear_nowait(data)
+            or not session.intake.hear_nowait(data)  # past the microphone: each call costs
         ):
             return False
 
