@@ -43,33 +43,36 @@ class AudioChannel:
         "_closed",
         "_drops",
         "_ended",
-        "_frames",
         "_freed",
         "_most",
         "_sending",
         "_tally",
+        "takes",
+        "waiting",
     )
 
     def __init__(
         self, capacity: int, policy: Literal["block", "drop_oldest"], tally: ChannelTally
     ) -> None:
         self._capacity, self._drops, self._tally = capacity, policy == "drop_oldest", tally
-        self._frames: deque[AudioFrame] = deque()
+        self.waiting: deque[AudioFrame] = deque()
+        """What waits, oldest first; only to be asked."""
         self._most = capacity
         self._sending = self._ended = self._closed = False
+        self.takes = True
+        """Whether a frame would be taken now if none is waiting; only to be asked."""
         self._arrived: anyio.Event | None = None
         self._freed: anyio.Event | None = None
 
     @property
     def depth(self) -> int:
         """Frames waiting."""
-        return len(self._frames)
+        return len(self.waiting)
 
     @property
     def open(self) -> bool:
         """Whether a frame would be taken now, be it for the price of the oldest."""
-        room = self._drops or len(self._frames) < self._capacity
-        return room and not (self._sending or self._ended or self._closed)
+        return self.takes and (self._drops or len(self.waiting) < self._capacity)
 
     @property
     def sending(self) -> bool:
@@ -79,7 +82,7 @@ class AudioChannel:
     @property
     def finished(self) -> bool:
         """Whether everything has been read after `end`."""
-        return self._ended and not self._frames and not self._sending
+        return self._ended and not self.waiting and not self._sending
 
     def send_nowait(self, frame: AudioFrame) -> None:
         """Queue a frame; when full, let the oldest go (`drop_oldest`).
@@ -101,23 +104,25 @@ class AudioChannel:
             raise anyio.ClosedResourceError
 
         self._sending = True
+        self._look()
         try:
             await anyio.lowlevel.checkpoint()
             await self._wait_for_room()
             self._put(frame)
         finally:
             self._sending = False
+            self._look()
             self._wake_reader()
 
     def receive_nowait(self) -> AudioFrame:
         """Take the oldest frame. Raises WouldBlock, or EndOfStream when all is read after `end`."""
-        if not self._frames:
+        if not self.waiting:
             if self._closed or self.finished:
                 raise anyio.EndOfStream
 
             raise anyio.WouldBlock
 
-        frame = self._frames.popleft()
+        frame = self.waiting.popleft()
         if self._freed is not None:
             self._freed.set()
 
@@ -128,7 +133,7 @@ class AudioChannel:
 
         Raises anyio.EndOfStream when all is read after `end`, or after `close`.
         """
-        while not (self._frames or self._closed or self.finished):
+        while not (self.waiting or self._closed or self.finished):
             self._arrived = anyio.Event()
             await self._arrived.wait()
 
@@ -142,24 +147,32 @@ class AudioChannel:
     def hold(self, held: bool) -> None:
         """Let a writer of a `block` channel wait, though there is room; or no more."""
         self._capacity = 0 if held else self._most
+        self._look()
         if not held and self._freed is not None:
             self._freed.set()
 
     def end(self) -> None:
         """Take no more; the reader gets what is left, then the end. Idempotent."""
         self._ended = True
+        self._look()
         self._wake_reader()
 
     def close(self) -> None:
         """Throw away what is left, and wake who waits. Idempotent."""
         self._closed = True
-        self._frames.clear()
+        self._look()
+        self.waiting.clear()
         self._wake_reader()
         if self._freed is not None:
             self._freed.set()
 
+    def _look(self) -> None:
+        self.takes = not (self._sending or self._ended or self._closed) and (
+            self._drops or self._capacity > 0
+        )
+
     def _put(self, frame: AudioFrame) -> None:
-        frames = self._frames
+        frames = self.waiting
         if len(frames) >= self._capacity:
             if not self._drops:
                 raise anyio.WouldBlock
@@ -176,9 +189,9 @@ class AudioChannel:
 
     async def _wait_for_room(self) -> None:
         """Wait until a frame fits. Raises ClosedResourceError after `close`."""
-        if len(self._frames) >= self._capacity and not self._drops:
+        if len(self.waiting) >= self._capacity and not self._drops:
             self._tally.waited += 1
-            while len(self._frames) >= self._capacity:
+            while len(self.waiting) >= self._capacity:
                 self._freed = anyio.Event()
                 await self._freed.wait()
 

@@ -21,7 +21,7 @@ from actors.errors import (
     SessionEnd,
     ending,
 )
-from actors.lifecycle import Lifecycle, State
+from actors.lifecycle import Lifecycle
 from actors.mailbox import Mailbox, Tally
 from actors.messages import Ack, AnyEvent
 from actors.meter import Meters
@@ -103,7 +103,7 @@ class ConnectionActor:
     @property
     def open(self) -> bool:
         """Whether commands are obeyed and events delivered."""
-        return self.lifecycle.state is State.CONNECTED
+        return self.lifecycle.connected
 
     async def begin(self, command: AnyCommand) -> None:
         """Carry out the command that the address implies; its refusal ends the connection."""
@@ -122,7 +122,7 @@ class ConnectionActor:
 
     def receive_nowait(self, data: str | bytes) -> bool:
         """Act on a message if that needs no waiting; False says that it needs `receive`."""
-        if not self.open:
+        if not self.lifecycle.connected:
             return True
 
         microphone = self.microphone

@@ -99,19 +99,29 @@ class Intake:
 
     def hear_nowait(self, data: bytes) -> bool:
         """Take one frame of audio; False, and nothing, while ingress is full."""
-        if not self.ingress.open:
+        ingress = self.ingress
+        if not ingress.takes or (ingress.waiting and not ingress.open):
             return False
 
-        frame = self._note(data)
         taker = self.taker
+        if taker is None or self._decoder is not None:
+            frame = self._note(data)
+        else:  # as `_note` does it: with the caches cold, it is the calls that cost
+            frame, now = AudioFrame(self.decoded, data), self._clock.monotonic()
+            self.heard_at = now
+            self.received += len(data)
+            self.decoded += len(data)
+            if self.decoded >= self.timeline.due:
+                self.timeline.note(self.decoded, now)
+
         if (
             taker is None
             or self.decodes
-            or self.ingress.depth
-            or self.upstream.depth
+            or ingress.waiting
+            or self.upstream.waiting
             or not taker(frame)
         ):
-            self.ingress.send_nowait(frame)
+            ingress.send_nowait(frame)
             self.route()
 
         return True
@@ -203,7 +213,7 @@ class Intake:
     def _note(self, data: bytes) -> AudioFrame:
         """Give a frame its place in the audio, and remember when it came."""
         self.received += len(data)
-        self.heard_at = self._clock.monotonic()
+        now = self.heard_at = self._clock.monotonic()
         if self._decoder is not None:
             if self.decodes:
                 return AudioFrame(self.received - len(data), data)
@@ -211,8 +221,10 @@ class Intake:
             data = self._decoder.decode_nowait(data) or b""
 
         frame = AudioFrame(self.decoded, data)
-        self.decoded += len(data)
-        self.timeline.note(self.decoded, self.heard_at)
+        reached = self.decoded = self.decoded + len(data)
+        if reached >= self.timeline.due:
+            self.timeline.note(reached, now)
+
         return frame
 
     async def _pass_on(self, pcm: bytes) -> None:

@@ -33,10 +33,12 @@ TRANSITIONS = {
 class Lifecycle:
     """The state of one connection, and why it ended."""
 
-    __slots__ = ("reason", "state")
+    __slots__ = ("connected", "reason", "state")
 
     def __init__(self) -> None:
         self.state = State.CONNECTING
+        self.connected = False
+        """Whether that is CONNECTED: each frame of audio asks, and a member of an Enum is dear."""
         self.reason: Close | None = None
 
     def accepted(self) -> None:
@@ -55,6 +57,7 @@ class Lifecycle:
     def _take(self, step: Step) -> None:
         try:
             self.state = TRANSITIONS[self.state, step]
+            self.connected = self.state is State.CONNECTED
         except KeyError:
             raise IllegalTransition(f"{step.name} in {self.state.name}") from None
 

@@ -88,15 +88,17 @@ class Line:
 
     def take_nowait(self, frame: AudioFrame) -> bool:
         """Give a frame to an engine that waits for it; waking a task up would cost more."""
-        stream = self._stream
+        stream, ring = self._stream, self._ring
         if not self._free or stream is None or frame.position != self._expected:
             return False
 
-        if self._too_far(stream) or not stream.send_nowait(frame):
+        far = ring.end > self._progress.near * self._rate and self._too_far(stream)
+        if far or not stream.send_nowait(frame):
             return False
 
-        self._expected += len(frame.data)
-        self._ring.add(frame.data)
+        data = frame.data
+        self._expected += len(data)
+        ring.add(data)
         return True
 
     async def flush(self) -> bool:

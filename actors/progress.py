@@ -38,18 +38,22 @@ class Progress:
         self._patience = limits.silent_within
         self.answered = 0.0
         """Up to where the engine has shown that it heard."""
+        self.near = self._ahead
+        """Up to where more audio may be sent at any time."""
         self._answered_at = self._moved_at = 0.0
         self._moved = -1.0
 
     def begin(self, base: float, now: float) -> None:
         """Begin with another stream, whose audio begins at `base`."""
         self.answered, self._answered_at = base, now
+        self.near = base + self._ahead
         self._moved, self._moved_at = -1.0, now
 
     def answer(self, reached: float, now: float) -> None:
         """Note that the engine has heard the audio up to here."""
         if reached > self.answered:
             self.answered, self._answered_at = reached, now
+            self.near = reached + self._ahead
 
     def spoke(self) -> None:
         """Note that the engine has recognized something: it gets all patience again."""
@@ -60,11 +64,11 @@ class Progress:
 
         A silent engine is sent real time, for there may be nothing to say.
         """
-        return sent > self.answered + self._ahead + now - self._answered_at
+        return sent > self.near + now - self._answered_at
 
     def surely_near(self, sent: float) -> bool:
         """Whether it is not too far at any time."""
-        return sent <= self.answered + self._ahead
+        return sent <= self.near
 
     def trouble(self, now: float, heard: float, waiting: bool, ring: Ring) -> Trouble | None:
         """Say why the engine counts as lost, or None; to be asked about once a second.

@@ -18,7 +18,10 @@ from actors.messages import Recognition, Word
 AUDIBLE = 500
 """Peak of 16-bit samples from which a stretch of audio may be speech (-36 dB of full scale)."""
 FEWEST = 150
-"""Frames that a full ring holds at least; what is under a quarter of such a one is joined."""
+"""Frames that a full ring holds at least."""
+SMALL = 8
+"""Parts of such a frame of which a frame must have more than one not to be joined: joining copies
+what it is joined to, so at the default bounds the usual 20 ms are kept as they come."""
 LOOK_AT = 16
 """One sample of so many is looked at."""
 
@@ -29,7 +32,7 @@ class Ring:
     def __init__(self, limit: int) -> None:
         """Keep at most `limit` bytes, and a frame; small frames are joined."""
         self._limit = limit
-        self._small, self._joined = limit // FEWEST // 4, limit // FEWEST
+        self._small, self._joined = limit // FEWEST // SMALL, limit // FEWEST
         self._frames: deque[bytes] = deque()
         self.start = self.end = 0
         """First byte that is kept, and the one after the last."""
@@ -41,13 +44,13 @@ class Ring:
 
     def add(self, data: bytes) -> None:
         """Append a frame."""
-        frames = self._frames
-        if len(data) <= self._small and frames and len(frames[-1]) + len(data) <= self._joined:
+        frames, size = self._frames, len(data)
+        if size <= self._small and frames and len(frames[-1]) + size <= self._joined:
             frames[-1] += data
         else:
             frames.append(data)
 
-        self.end += len(data)
+        self.end += size
         while self.end - self.start > self._limit:
             self._drop(self._frames.popleft())
 

@@ -272,7 +272,7 @@ class SpeechSession:
             text=heard.text,
             start=start,
             end=max(start, timeline.shift(heard.end, ends=True)),
-            words=tuple(timeline.shift_word(word) for word in heard.words),
+            words=timeline.shift_words(heard.words),
             speaker=subject.speaker,
             language=subject.audio.language,
             at=round(self._outlet.clock.wall(), 3),

@@ -19,7 +19,8 @@ class Timeline:
     def __init__(self, bytes_per_second: int) -> None:
         self._rate = bytes_per_second
         self._marks: deque[tuple[float, float]] = deque(maxlen=MARKS)
-        self._mark_at = 0
+        self.due = 0
+        """Byte from which on a note of when it came is wanted."""
         self._begins: list[int] = []
         """Bytes of the engine's audio at which holes begin."""
         self._missing: list[int] = [0]
@@ -31,8 +32,8 @@ class Timeline:
 
     def note(self, position: int, now: float) -> None:
         """Remember that the audio up to a byte came at monotonic time `now`."""
-        if position >= self._mark_at:
-            self._mark_at = position + round(self._rate * MARK_EVERY)
+        if position >= self.due:
+            self.due = position + round(self._rate * MARK_EVERY)
             self._marks.append((self.seconds(position), now))
 
     def came_at(self, seconds: float, newest: float) -> float:
@@ -52,6 +53,9 @@ class Timeline:
 
         What `ends` where a hole begins ends before it; what starts there starts after it.
         """
+        if not self._begins:
+            return round(seconds, 3)
+
         missing = self._missing_at(round(seconds * self._rate), ends)
         return round(seconds + self.seconds(missing), 3)
 
@@ -62,6 +66,10 @@ class Timeline:
     def _missing_at(self, byte: int, ends: bool) -> int:
         find = bisect_left if ends else bisect_right
         return self._missing[find(self._begins, byte)]
+
+    def shift_words(self, words: tuple[Word, ...]) -> tuple[Word, ...]:
+        """Turn the times of words."""
+        return tuple([self.shift_word(word) for word in words]) if self._begins else words
 
     def shift_word(self, word: Word) -> Word:
         """Turn the times of a word."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, Literal
 
 import msgspec
 
 from actors.commands import AnyCommand
 from actors.errors import Refused
+from actors.made import made_once
 from actors.messages import ROOM_RULE, AnyEvent, CommandId, Message, Transcript
 
 Codec = Literal["json", "msgpack"]
@@ -131,37 +131,37 @@ class Frame:
         if isinstance(event, Transcript | Message) and isinstance(event.offset, int):
             self.offset, self.epoch = event.offset, str(event.epoch)
 
-    @cached_property
+    @made_once
     def json(self) -> bytes:
         """The event as JSON; raises Refused if it has no such form."""
         return encode_json(self.event)
 
-    @cached_property
+    @made_once
     def text(self) -> str:
         """The JSON as the str that an ASGI server wants."""
         return self.json.decode()
 
-    @cached_property
+    @made_once
     def msgpack(self) -> bytes:
         """The event as MessagePack; raises Refused if it has no such form."""
         return encode_msgpack(self.event)
 
-    @cached_property
+    @made_once
     def json_frame(self) -> bytes:
         """The JSON as a whole WebSocket text frame."""
         return pack_frame(0x1, self.json)
 
-    @cached_property
+    @made_once
     def msgpack_frame(self) -> bytes:
         """The MessagePack as a whole WebSocket binary frame."""
         return pack_frame(0x2, self.msgpack)
 
-    @cached_property
+    @made_once
     def deflated_json_frame(self) -> bytes:
         """The JSON deflated in a WebSocket text frame."""
         return deflate_frame(0x1, self.json)
 
-    @cached_property
+    @made_once
     def deflated_msgpack_frame(self) -> bytes:
         """The MessagePack deflated in a WebSocket binary frame."""
         return deflate_frame(0x2, self.msgpack)
@@ -181,8 +181,8 @@ class KeptFrame(Frame):
         self.offset, self.epoch, self.segment = offset, epoch, segment
         self.partial = False
 
-    @cached_property
-    def event(self) -> AnyEvent:  # type: ignore[override]
+    @made_once
+    def event(self) -> AnyEvent:
         """The event itself, of which nothing is needed to send it."""
         return _event_from_json.decode(self.json)
 
@@ -193,42 +193,46 @@ class Burst:
     def __init__(self, frames: Sequence[Frame]) -> None:
         self.frames = frames
 
-    @cached_property
+    @made_once
     def json_frames(self) -> bytes:
         """All frames as WebSocket text frames, end to end."""
-        return b"".join([frame.json_frame for frame in self.frames])
+        frames = self.frames
+        if len(frames) == 1:
+            return frames[0].json_frame
 
-    @cached_property
+        return b"".join([frame.json_frame for frame in frames])
+
+    @made_once
     def msgpack_frames(self) -> bytes:
         """All frames as WebSocket binary frames, end to end."""
         return b"".join([frame.msgpack_frame for frame in self.frames])
 
-    @cached_property
+    @made_once
     def deflated_json_frames(self) -> bytes:
         """All frames as deflated text frames, end to end."""
         return b"".join([frame.deflated_json_frame for frame in self.frames])
 
-    @cached_property
+    @made_once
     def deflated_msgpack_frames(self) -> bytes:
         """All frames as deflated binary frames, end to end."""
         return b"".join([frame.deflated_msgpack_frame for frame in self.frames])
 
-    @cached_property
+    @made_once
     def size(self) -> int:
         """Bytes of JSON of all frames, whatever encoding they leave in."""
         return sum(len(frame.json) for frame in self.frames)
 
-    @cached_property
+    @made_once
     def has_partials(self) -> bool:
         """Whether any frame is a partial."""
         return any(frame.partial for frame in self.frames)
 
-    @cached_property
+    @made_once
     def first_offset(self) -> int:
         """Smallest offset in the burst, or 0 when nothing in it has one."""
         return min((frame.offset for frame in self.frames if frame.offset), default=0)
 
-    @cached_property
+    @made_once
     def without_partials(self) -> Burst:
         """The same burst for those who asked for finals only."""
         return Burst([frame for frame in self.frames if not frame.partial])

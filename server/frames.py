@@ -7,7 +7,7 @@ ours, for each frame of audio passes here: 0.8 us for 640 bytes, where websocket
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from itertools import chain, repeat
 from struct import Struct
 from typing import Any
 
@@ -32,8 +32,11 @@ CONTROL_BYTES = 125
 """Longest payload of a control frame (section 5.5)."""
 REASON_BYTES = 123
 """Longest reason that fits a close frame."""
+KEYS = 256
+"""Masking keys that a system call brings."""
 PRIVATE_CODES = range(3000, 5000)
-_HEAD, _LONG_HEAD = Struct("!BBH").pack, Struct("!BBQ").pack
+_SHORT_HEAD, _HEAD = Struct("!BB4s").pack, Struct("!BBH4s").pack
+_LONG_HEAD = Struct("!BBQ4s").pack
 NO_CODE = 1005
 """Stands for a close frame without a code (section 7.4.1)."""
 
@@ -87,6 +90,23 @@ class FrameReader:
         del self._data[: self._at]
         self._at = 0
         self._data += data
+
+    def whole(self, data: bytes) -> bytes | None:
+        """Take bytes that are one binary message and no more, and return it.
+
+        For most of audio this is all that is needed; None leaves anything else to `feed`.
+        """
+        if self._data or self._message is not None or data[0] != FIN | BINARY or len(data) < 8:
+            return None
+
+        size, begins = data[1] - MASKED, 6
+        if size == 126:
+            size, begins = data[2] << 8 | data[3], 8
+
+        if size + begins != len(data) or not 0 <= size <= self._limit:
+            return None
+
+        return apply_mask(data[begins:], data[begins - 4 : begins])
 
     def next(self) -> tuple[int, Payload] | None:
         """Return the opcode and payload of what is whole next, or None. Raises Violation.
@@ -215,28 +235,21 @@ class FrameReader:
             self._data, self._at = self._data[self._at :], 0
 
 
-def _random_keys() -> Iterator[bytes]:
-    """Yield masking keys that nobody can guess (RFC 6455, section 10.3), 1000 for a system call."""
-    while True:
-        pool = os.urandom(4000)
-        for start in range(0, 4000, 4):
-            yield pool[start : start + 4]
-
-
-_keys = _random_keys()
+_keys = chain.from_iterable(map(Struct("4s" * KEYS).unpack, map(os.urandom, repeat(4 * KEYS))))
+"""Masking keys that nobody can guess (RFC 6455, section 10.3); no Python runs to make one."""
 
 
 def client_frame(opcode: int, payload: bytes) -> bytes:
     """Build the frame of a client: 0.3 us for 640 bytes, where websockets' Frame takes 1.5."""
     size, key = len(payload), next(_keys)
     if size < 126:
-        head = bytes((FIN | opcode, MASKED | size))
+        head = _SHORT_HEAD(FIN | opcode, MASKED | size, key)
     elif size < 65_536:
-        head = _HEAD(FIN | opcode, MASKED | 126, size)
+        head = _HEAD(FIN | opcode, MASKED | 126, size, key)
     else:
-        head = _LONG_HEAD(FIN | opcode, MASKED | 127, size)
+        head = _LONG_HEAD(FIN | opcode, MASKED | 127, size, key)
 
-    return head + key + apply_mask(payload, key)
+    return head + apply_mask(payload, key)
 
 
 def close_payload(code: int, reason: str) -> bytes:

@@ -93,11 +93,14 @@ class LeanWebSocket(asyncio.Protocol):
             self._drop(len(data))
             return
 
-        self._reader.feed(data)
-        if not self._held and not self.crowded:
-            self._pump()
-        else:
+        if self._held or self.crowded:
+            self._reader.feed(data)
             self._pause()
+        elif not self._closing and (message := self._reader.whole(data)) is not None:
+            self._sink.message(message)
+        else:
+            self._reader.feed(data)
+            self._pump()
 
     def eof_received(self) -> None:
         """Bound the flush that the transport begins: half a connection is none."""

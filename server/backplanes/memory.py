@@ -75,7 +75,8 @@ class MemoryBackplane:
 
     async def relay(self, key: str, event: RoomEvent) -> None:
         """Deliver an event that is not kept."""
-        self._hand_over(key, Frame(event))
+        if key in self._wanted:
+            self._hand_over(key, Frame(event))
 
     async def subscribe(self, key: str) -> None:
         """Begin to deliver a room's events. Raises Refused as `publish` does."""

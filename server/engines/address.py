@@ -6,6 +6,8 @@ Its one rule: nothing is mended. What two parsers could read in two ways is refu
 from __future__ import annotations
 
 import re
+import ssl
+from functools import cache
 from ipaddress import AddressValueError, IPv6Address
 
 from websockets.uri import WebSocketURI
@@ -59,6 +61,12 @@ def parse(url: str) -> Address:
         path=path,
         query=found["query"] or query,
     )
+
+
+@cache
+def tls() -> ssl.SSLContext:
+    """Return the context of all connections: certificates and names are verified."""
+    return ssl.create_default_context()
 
 
 def _is_name(host: str | None) -> bool:

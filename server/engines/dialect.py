@@ -244,7 +244,7 @@ class Dialect:
         if len(taken) > WORDS:
             raise self.lost(f"sent a result of more than {WORDS} words")
 
-        if len(text) > TEXT or sum(len(word.text) for word in taken) > TEXT:
+        if len(text) > TEXT or (taken and sum(len(word.text) for word in taken) > TEXT):
             raise self.lost(f"sent a result of more than {TEXT} characters")
 
         return Piece(text, start, end, taken)

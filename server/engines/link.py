@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Protocol, cast
 
 import anyio
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
+from websockets.frames import Frame
 from websockets.http11 import Response
 from websockets.protocol import CONNECTING, OPEN
 from websockets.typing import Subprotocol
 
-from server.engines.address import Address
+from server.engines.address import Address, tls
 from server.engines.inflow import Event, Inflow
 from server.engines.options import Connection
 from server.engines.outbox import GATHERED, outbox_of
@@ -77,7 +76,7 @@ class Link(Reading):
         self._address, self._options, self._owner = address, options, owner
         self._gathered: list[bytes] = []
         """Audio that waits for that of other streams."""
-        self._size = 0
+        self._size, self._gathers = 0, GATHERED if options.gather_ms else 0
         self._outbox = outbox_of(self._loop, options.gather_ms / 1000)
         self._gone = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -94,7 +93,7 @@ class Link(Reading):
         wire = self._wire = ClientProtocol(
             address, subprotocols=offered, max_size=self._options.message_bytes, logger=quiet
         )
-        self._inflow, self._request = Inflow(wire), wire.connect()
+        self._inflow, self._request = Inflow(wire, self._options.message_bytes), wire.connect()
         for name, value in headers:
             self._request.headers[name] = value
 
@@ -102,7 +101,7 @@ class Link(Reading):
             lambda: self,
             address.host,
             address.port,
-            ssl=_tls() if address.secure else None,
+            ssl=tls() if address.secure else None,
             ssl_handshake_timeout=self._options.connect_within if address.secure else None,
         )
         self._joined = True
@@ -115,9 +114,9 @@ class Link(Reading):
             self.writable = False
             return
 
-        self._size += len(data)
         self._gathered.append(client_frame(BINARY, data))
-        if self._size >= GATHERED or not self._options.gather_ms:
+        self._size += len(data)
+        if self._size >= self._gathers:
             self.release()
         elif len(self._gathered) == 1:
             self._outbox.add(self)
@@ -216,13 +215,15 @@ class Link(Reading):
     def _take(self, event: Event) -> None:
         if isinstance(event, Response):
             self._answered(event)
-        elif not isinstance(event, str | bytes):
+        elif isinstance(event, Frame):
             self._close_received()
         elif not self._over:
             self._owner.message(event)
 
     def _taken(self) -> None:
-        self._flush()
+        if self._wire.writes:
+            self._flush()
+
         if self._answer > ANSWER and self._wire.state is CONNECTING:
             self._break("answers the upgrade without end")
 
@@ -291,9 +292,3 @@ class Link(Reading):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    """Return the context of all connections: certificates and names are verified."""
-    return ssl.create_default_context()

@@ -12,6 +12,8 @@ from weakref import WeakKeyDictionary
 
 GATHERED = 16_384
 """Bytes of one stream that wait, at most."""
+NEARLY = 0.8
+"""Share of the time from which on a turn of the loop that brings more releases all."""
 
 
 class Sender(Protocol):
@@ -22,18 +24,32 @@ class Sender(Protocol):
 
 
 class Outbox:
-    """Gathers senders for `seconds`; each adds itself once for whatever it has by then."""
+    """Gathers senders for `seconds`; each adds itself once for whatever it has by then.
+
+    A timer alone would wake the process up for every batch. So under traffic the turn of the loop
+    in which the time has nearly passed takes the batch along, and the timer is for the last one.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self._loop, self._seconds = loop, seconds
         self._senders: list[Sender] = []
+        self._nearly = 0.0
+        """Time of the loop from which on what is here need not wait for the timer."""
+        self._timer: asyncio.Handle | None = None
+        """Absent once the release is due at the end of this turn."""
 
     def add(self, sender: Sender) -> None:
         """Have a sender released soon."""
-        if not self._senders:
-            self._loop.call_later(self._seconds, self._release)
+        senders, loop = self._senders, self._loop
+        if not senders:
+            self._nearly = loop.time() + NEARLY * self._seconds
+            self._timer = loop.call_later(self._seconds, self._release)
+        elif self._timer is not None and loop.time() >= self._nearly:
+            self._timer.cancel()
+            self._timer = None
+            loop.call_soon(self._release)
 
-        self._senders.append(sender)
+        senders.append(sender)
 
     def _release(self) -> None:
         senders, self._senders = self._senders, []

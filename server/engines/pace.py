@@ -37,5 +37,8 @@ class Pace:
 
 def cost(size: int, found: Sequence[Recognition]) -> float:
     """Return what a message of this size costs that has brought these recognitions."""
-    words = sum(len(each.words) for each in found)
+    words = 0
+    for each in found:
+        words += len(each.words)
+
     return (len(found) or NOTHING) + words / WORDS + size / BYTES

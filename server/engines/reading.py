@@ -88,7 +88,8 @@ class Reading(asyncio.Protocol):
                 self._go_on()
 
     def _take_events(self) -> None:
-        while self._reading and (event := self._inflow.next(self._loop.time())) is not None:
+        now, inflow = self._loop.time(), self._inflow
+        while self._reading and (event := inflow.next(now)) is not None:
             self._take(event)
 
     def _go_on(self) -> None:
@@ -107,7 +108,8 @@ class Reading(asyncio.Protocol):
             self._ended()
         elif self._reading and not self._eof:
             self._drained()
-            self._read(True)
+            if not self._open:
+                self._read(True)
 
     def _read(self, on: bool) -> None:
         """Read, or do not; a transport that closes reads no more in any case."""

@@ -17,6 +17,7 @@ from anyio.lowlevel import checkpoint
 
 from actors.errors import Refused, UpstreamLost
 from actors.messages import AudioFrame, Recognition
+from server.engines.bell import Bell
 from server.engines.dialect import Dialect
 from server.engines.link import Link
 from server.engines.options import Connection
@@ -38,7 +39,7 @@ class RemoteStream:
         self._link = Link(dialect.address, options, self)
         self._loop = asyncio.get_running_loop()
         self._found: deque[Recognition] = deque()
-        self._news, self._room = asyncio.Event(), asyncio.Event()
+        self._news, self._room = Bell(self._loop), Bell(self._loop)
         self._opened = self._clear = False
         """`_clear` says that audio may be written now: all conditions in one flag."""
         self._over: Exception | None = None
@@ -57,8 +58,14 @@ class RemoteStream:
         if not self._clear:
             return False
 
-        if data := frame.data:
-            self._write(data)
+        data = frame.data
+        if data:
+            dialect, link = self._dialect, self._link
+            link.audio(data)
+            dialect.sent(len(data))
+            window = dialect.window
+            if not link.writable or (window and dialect.unanswered >= window):
+                self._clear = False
 
         return True
 
@@ -73,7 +80,7 @@ class RemoteStream:
 
         if not self.send_nowait(frame) and frame.data:
             await self._wait_clear()
-            self._write(frame.data)
+            self.send_nowait(frame)
 
     async def flush(self) -> bool:
         """Ask for the final of what was sent; False where the protocol has no word for it.
@@ -116,7 +123,6 @@ class RemoteStream:
                 await checkpoint()
                 raise self._over.with_traceback(None)
 
-            self._news.clear()
             await self._news.wait()
 
         if len(self._found) == WAITING // 2 and not self._slowed:
@@ -132,7 +138,6 @@ class RemoteStream:
                 await self._link.connect(self._dialect.headers, self._dialect.subprotocols)
                 while not (self._opened and self._dialect.ready):
                     self._check()
-                    self._news.clear()
                     await self._news.wait()
         except TimeoutError:
             raise self._dialect.lost(f"did not accept a stream within {within:g} s") from None
@@ -192,13 +197,6 @@ class RemoteStream:
         """Let who waits write on."""
         self._update()
 
-    def _write(self, data: bytes) -> None:
-        dialect, link = self._dialect, self._link
-        link.audio(data)
-        dialect.sent(len(data))
-        if not link.writable or (dialect.window and dialect.unanswered >= dialect.window):
-            self._clear = False
-
     async def _wait_clear(self) -> None:
         within = self._options.send_within
         with anyio.move_on_after(within):
@@ -207,7 +205,6 @@ class RemoteStream:
                 if self._dialect.ended:
                     raise anyio.ClosedResourceError
 
-                self._room.clear()
                 await self._room.wait()
 
             return
@@ -225,8 +222,8 @@ class RemoteStream:
             and self._link.writable
             and not (dialect.window and dialect.unanswered >= dialect.window)
         )
-        self._room.set()
-        self._news.set()
+        self._room.ring()
+        self._news.ring()
 
     def _keep(self, found: Sequence[Recognition]) -> None:
         self._found += found

@@ -81,11 +81,11 @@ class RevAiDialect(Dialect):
         if answer.type == "connected":
             self.ready = True
         elif answer.type == "partial":
-            text = " ".join(each.value for each in answer.elements)
+            text = " ".join([each.value for each in answer.elements])
             words = _words(answer.elements)
             return self._partial(self._piece(text, answer.ts, answer.end_ts, words))
         elif answer.type == "final":
-            text = "".join(each.value for each in answer.elements).strip()
+            text = "".join([each.value for each in answer.elements]).strip()
             words = _words(answer.elements)
             return self._final(self._piece(text, answer.ts, answer.end_ts, words))
 

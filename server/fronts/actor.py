@@ -39,7 +39,8 @@ class FrontActor(ConnectionActor):
         """Make a speaker's connection."""
         super().__init__(name, "speak", principal, transport, hub)
         self._translator = translator
-        self._changed = anyio.Event()
+        self._changed: anyio.Event | None = None
+        """Set by what may have answered the message that is worked on; absent while none is."""
         self._timer: asyncio.TimerHandle | None = None
         if translator.first is None:
             loop = asyncio.get_running_loop()
@@ -52,11 +53,24 @@ class FrontActor(ConnectionActor):
 
     def receive_nowait(self, data: str | bytes) -> bool:
         """Pass audio on if that needs no waiting; False says that it needs `receive`."""
-        if not self._translator.direct or not super().receive_nowait(data):
+        if not self.lifecycle.connected:
+            return True
+
+        translator, microphone = self._translator, self.microphone
+        session = None if microphone is None else microphone.session
+        if (
+            not translator.direct
+            or session is None
+            or session.ending
+            or not data
+            or not isinstance(data, bytes)
+            or len(data) > self._hub.limits.audio_bytes
+            or not session.intake.hear_nowait(data)  # past the microphone: each call costs
+        ):
             return False
 
-        if isinstance(data, bytes):
-            self._translator.heard(data)
+        if translator.counts:
+            translator.heard(data)
 
         return True
 
@@ -134,7 +148,9 @@ class FrontActor(ConnectionActor):
             await self.microphone.session.intake.drained()
 
     def _wake(self) -> None:
-        self._changed.set()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     def _give_up(self) -> None:
         """End a connection that has never begun to speak; a session has its own watch."""

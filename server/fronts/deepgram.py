@@ -40,7 +40,7 @@ AUDIO_REFUSALS = ("unsupported_audio", "bad_audio")
 class DeepgramTranslator:
     """One stream."""
 
-    direct = True
+    direct, counts = True, True
 
     def __init__(self, listen: Listen, request: str, created: float) -> None:
         """Take what was asked for, the id of the request and its Unix time."""

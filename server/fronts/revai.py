@@ -129,7 +129,7 @@ def _read_type(content_type: str) -> tuple[str, int | None, int]:
 class RevaiTranslator:
     """One stream."""
 
-    direct = True
+    direct, counts = True, False
     busy = False
 
     def __init__(self, stream: Stream) -> None:
@@ -166,14 +166,14 @@ class RevaiTranslator:
     def tell(self, event: AnyEvent) -> Iterable[Say]:
         """Say an event."""
         match event:
+            case Transcript():
+                return (self._hypothesis(event),)
             case Hello():
                 self._connection = event.connection
                 # A client may send nothing before it is connected, not even what is to be sniffed.
                 return () if self._opening.started else self._connect()
             case Speech(state="ready"):
                 return self._connect()
-            case Transcript():
-                return (self._hypothesis(event),)
             case Error():
                 self._refusal = event
             case Closing():
@@ -206,11 +206,14 @@ class RevaiTranslator:
         }
         return Say(document, event.segment, partial=not final)
 
-    def _partial_elements(self, event: Transcript) -> Iterator[dict[str, Any]]:
-        """Yield words only, with times if that was asked."""
-        for word in words_of(event):
-            element: dict[str, Any] = {"type": "text", "value": word.text}
-            yield element | (self._details(word) if self._stream.detailed else {})
+    def _partial_elements(self, event: Transcript) -> Iterable[dict[str, Any]]:
+        """Return words only, with times if that was asked."""
+        if self._stream.detailed:
+            words = words_of(event)
+            return [{"type": "text", "value": word.text, **self._details(word)} for word in words]
+
+        texts = [word.text for word in event.words] if event.words else event.text.split()
+        return [{"type": "text", "value": text} for text in texts]
 
     def _final_elements(self, event: Transcript) -> Iterator[dict[str, Any]]:
         """Yield words with times; spaces and punctuation are elements of their own."""

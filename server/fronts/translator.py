@@ -51,7 +51,9 @@ class Translator(Protocol):
     """One connection's interpreter."""
 
     direct: bool
-    """Whether audio of a running session may go past `hear`; `heard` is told of it."""
+    """Whether audio of a running session may go past `hear`."""
+    counts: bool
+    """Whether `heard` is to be told of such audio."""
 
     @property
     def first(self) -> Start | None:

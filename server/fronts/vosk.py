@@ -41,7 +41,7 @@ def read_vosk(parameters: Mapping[str, str], room: str, connection: str) -> Star
 class VoskTranslator:
     """One stream."""
 
-    direct = False
+    direct, counts = False, False
     first = None
 
     def __init__(self, start: Start) -> None:

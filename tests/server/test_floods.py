@@ -213,7 +213,7 @@ def test_what_is_long_costs_more() -> None:
 
 def test_a_slice_is_parsed_at_a_time_and_only_when_the_last_one_is_taken() -> None:
     wire = ClientProtocol(parse_uri("ws://any/"))
-    inflow = Inflow(wire)
+    inflow = Inflow(wire, SLICE)
     inflow.feed(b"HTTP/1.1 500 No\r\nContent-Length: 9000\r\n\r\n" + bytes(SLICE * 3))
     turns = 0
     while inflow.waiting:

@@ -393,3 +393,24 @@ def test_a_client_s_frame_is_read_as_it_was_written(size: int) -> None:
     for frame in (first, second):
         reader.feed(frame)
         assert reader.next() == (BINARY, payload)
+
+
+@given(st.sampled_from([BINARY, TEXT]), st.binary(max_size=LIMIT + 300), masks, st.booleans())
+def test_bytes_that_are_one_binary_message_are_taken_as_such(
+    opcode: int, body: bytes, mask: bytes, more: bool
+) -> None:
+    reader, data = FrameReader(LIMIT), masked(opcode, body, mask=mask) + b"\x82" * more
+    found = reader.whole(data)
+    alone = opcode == BINARY and not more and 2 <= len(body) <= LIMIT
+    assert found == (body if alone else None)
+
+
+def test_a_binary_message_behind_half_of_one_is_not_whole() -> None:
+    reader, data = FrameReader(LIMIT), masked(BINARY, b"1234", mask=b"mask")
+    reader.feed(data[:3])
+    assert reader.whole(data) is None
+    reader = FrameReader(LIMIT)
+    reader.feed(masked(TEXT, b"1234", fin=False))
+    assert reader.next() is None
+    assert reader.whole(data) is None
+    assert FrameReader(LIMIT).whole(b"\x82\x041234") is None, "it is not masked"
