@@ -22,7 +22,7 @@ LAST_WITHIN = 3.0
 class Plan(msgspec.Struct, frozen=True):
     """How much to measure."""
 
-    rounds: int = 3
+    rounds: int = 5
     speakers: tuple[int, ...] = (50, 200)
     """The first number is one that every subject keeps up with; the last is the crowd."""
     stagger: int = 1000
