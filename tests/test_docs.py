@@ -18,7 +18,7 @@ from actors.refusals import FORBIDDEN_MOST, FORBIDDEN_WITHIN
 from server import metrics
 from server.arrivals import ADDRESSES
 from server.frames import FRAGMENT_BYTES, FRAGMENTS
-from server.http import HEAD_WITHIN
+from server.http import FLUSH_WITHIN, HEAD_WITHIN, PIECE
 from server.jwks import BYTES, WITHIN
 from server.logs import LINES, LONGEST
 from server.logs import WITHIN as LOGGED_WITHIN
@@ -97,7 +97,9 @@ def test_every_limit_of_the_security_model_is_a_setting_with_this_default() -> N
 
 FIXED: dict[str, tuple[float, ...]] = {
     "the head of a request": (HEAD_BYTES, HEADERS, HEAD_WITHIN),
-    "a body": (BODY_WITHIN,),
+    "a body": (BODY_WITHIN, FLUSH_WITHIN),
+    "trailers and extensions of chunks": (HEAD_BYTES,),
+    "requests that come at once": (PIECE,),
     "a token": (LENGTH, GRANTS),
     "keys of a tenant that are tried for a token without `kid`": (TRIED,),
     "pings of a peer, and pongs that nobody asked for": (PINGS,),
