@@ -102,6 +102,8 @@ class FrameReader:
         size, begins = data[1] - MASKED, 6
         if size == 126:
             size, begins = data[2] << 8 | data[3], 8
+        elif size > 126:
+            return None
 
         if size + begins != len(data) or not 0 <= size <= self._limit:
             return None

@@ -11,9 +11,10 @@ from asyncio.transports import Transport
 from typing import Any, cast
 
 import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from server.inlet import Inlet
 from server.ports import UNREAD
 from server.protocol import LeanWebSocket
 from server.upgrade import HEAD_BYTES, HEADERS, Request, asks_for_websocket, denial_head
@@ -31,20 +32,6 @@ _OFFERS = (b"upgrade", b"connection")
 
 class Unacceptable(Exception):
     """What ends the parsing of a request; the parser makes an error of its own of it."""
-
-
-class Inlet(FlowControl):
-    """Lets the connection read on, but first parse what it has read already."""
-
-    def __init__(self, transport: Transport, protocol: HardenedHttp) -> None:
-        super().__init__(transport)
-        self._protocol = protocol
-
-    def resume_reading(self) -> None:
-        """Have more parsed soon."""
-        if self.read_paused:
-            super().resume_reading()
-            self._protocol.loop.call_soon(self._protocol.go_on)
 
 
 class HardenedHttp(HttpToolsProtocol):
@@ -65,18 +52,30 @@ class HardenedHttp(HttpToolsProtocol):
     """Whether a body goes on behind its answer."""
     _held = memoryview(b"")
     """What is read and not yet parsed."""
+    _answered: RequestResponseCycle | None = None
+    """The request that the app is at, or was last; `cycle` is the newest."""
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head."""
         super().connection_made(transport)
-        self.flow = Inlet(transport, self)
+        self.flow = Inlet(transport, lambda: self.loop.call_soon(self.go_on))
         wheel_of(self.loop).watch(self, HEAD_WITHIN)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         wheel_of(self.loop).forget(self)
         self._held = memoryview(b"")
+        if self._answered is not None and not self._answered.response_complete:
+            self._disconnect(self._answered)
+
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """End with the answer that is due, but wait for no body that it would need."""
+        if self._is_busy and self.cycle.more_body:
+            self._fail(503)
+        else:
+            super().shutdown()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes."""
@@ -89,22 +88,24 @@ class HardenedHttp(HttpToolsProtocol):
 
     def go_on(self) -> None:
         """Parse what was read as far as there is use for it, and read no more before it is."""
-        if not self._held:
-            return
-
-        self._unset_keepalive_if_required()
         while self._held and self._has_use:
             piece, self._held = self._held[:PIECE], self._held[PIECE:]
             self._parse(piece)
 
+        if self.transport.is_closing() or self.transport.get_protocol() is not self:
+            return
+
         if self._held:
             self.flow.pause_reading()
+        elif not self.flow.read_paused and not self.transport.is_reading():
+            self.transport.resume_reading()
 
-        if self._fruitless and self.slot < 0 and self.heading:
+        if self.heading and self.slot < 0:
             wheel_of(self.loop).watch(self, HEAD_WITHIN)
 
     def on_message_begin(self) -> None:
         """Begin a head."""
+        self._unset_keepalive_if_required()
         super().on_message_begin()
         self._head, self.heading = 0, True
 
@@ -154,28 +155,38 @@ class HardenedHttp(HttpToolsProtocol):
             self._overlong = True
             wheel_of(self.loop).watch(self, FLUSH_WITHIN)
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
     def due(self) -> float | None:
         """Refuse a request whose head has not come in time."""
         if self._refused or self._overlong or self.transport.is_closing():
             self.transport.abort()
             return None
 
+        if self._is_busy:
+            return HEAD_WITHIN  # the answer before this head is still due
+
         self._refuse(408)
         return FLUSH_WITHIN
 
     def _parse(self, piece: memoryview) -> None:
-        before = self._steps
+        before, upgrades = self._steps, False
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade as upgrade:
             self._held = memoryview(bytes(piece[upgrade.args[0] :]) + bytes(self._held))
-            self._upgrade()
-            return
+            upgrades = True
         except httptools.HttpParserError as error:
             if not isinstance(error.__context__, Unacceptable | None):
                 raise error.__context__ from None  # a bug, which the parser takes for bad input
 
             self._fail(self._status)
+            return
+
+        if upgrades:
+            self._upgrade()
             return
 
         self._fruitless = 0 if self._steps > before else self._fruitless + len(piece)
@@ -184,9 +195,12 @@ class HardenedHttp(HttpToolsProtocol):
 
     def _check_head(self) -> None:
         """See that there is what the parent relies on, and the parser lets pass."""
-        hosts = [name for name, _ in self.headers].count(b"host")
-        version = self.parser.get_http_version()
+        names, version = [name for name, _ in self.headers], self.parser.get_http_version()
+        hosts = names.count(b"host")
         if version not in _VERSIONS or hosts > 1 or (version == "1.1" and not hosts):
+            raise Unacceptable
+
+        if names.count(b"transfer-encoding") > 1:
             raise Unacceptable
 
         try:
@@ -214,9 +228,9 @@ class HardenedHttp(HttpToolsProtocol):
             self._fail(400)
         elif wanted:
             trailing, self._held = bytes(self._held), memoryview(b"")
-            self._open(
-                Request(method, self.url, version, self.headers, self.server, self.client), trailing
-            )
+            ends = self.server, self.client
+            self._open(Request(method, self.url, version, self.headers, *ends), trailing)
+            self.parser = self.flow = self.cycle = self._answered = cast(Any, None)
         else:
             line = b"%b %b HTTP/%b" % (method, self.url, version)
             kept = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
@@ -258,12 +272,19 @@ class HardenedHttp(HttpToolsProtocol):
         elif not self._is_busy:
             self._refuse(status)
         elif self.cycle.more_body:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-            self._refuse(status)
+            self._disconnect(self.cycle)
+            if self.cycle.response_started:
+                self.transport.abort()
+            else:
+                self._refuse(status)
         else:
             self.cycle.keep_alive = False
             self._refused = True
+
+    def _disconnect(self, cycle: RequestResponseCycle) -> None:
+        """Let the app know that nobody waits for its answer."""
+        cycle.disconnected, cycle.waiting_for_100_continue = True, False
+        cycle.message_event.set()
 
     def _refuse(self, status: int) -> None:
         """Answer, and read on for a while: to close with something unread would lose the answer."""

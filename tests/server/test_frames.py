@@ -414,3 +414,11 @@ def test_a_binary_message_behind_half_of_one_is_not_whole() -> None:
     assert reader.next() is None
     assert reader.whole(data) is None
     assert FrameReader(LIMIT).whole(b"\x82\x041234") is None, "it is not masked"
+
+
+def test_a_length_of_64_bits_is_none_of_seven() -> None:
+    frame = client_frame(BINARY, bytes(65_536))
+    for end in range(len(frame) - 1, 0, -1):
+        assert FrameReader(70_000).whole(frame[:end]) is None
+
+    assert FrameReader(70_000).whole(frame) is None  # left to `feed`, as all that is as long

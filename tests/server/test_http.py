@@ -43,16 +43,23 @@ class Desk:
         """Lets the requests for /held be answered."""
         self.most = 0
         """Requests that waited behind one another, at most."""
+        self.answers = 0
+        self.kept = 0
+        """Bytes that a connection kept, at most."""
         self.cut = 0
-        """Bodies that were cut off."""
+        """Requests whose client had gone."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return
 
         self.most = max(self.most, *(len(each.pipeline) for each in connections))
+        self.kept = max(self.kept, *(len(each._held) for each in connections))
         if scope["path"] == "/held":
             await self.held.wait()
+
+        if scope["path"] == "/early":
+            await send({"type": "http.response.start", "status": 200})
 
         body, more = b"", scope["path"] != "/unread"
         while more:
@@ -61,12 +68,15 @@ class Desk:
                 self.cut += 1
                 return
 
-            body, more = body + message["body"], message["more_body"]
+            body, more = body + message["body"], message["more_body"] or scope["path"] == "/stay"
 
+        self.answers += 1
         names = b",".join(name for name, _ in scope["headers"])
         said = b"%b %b %d %b;" % (scope["method"].encode(), scope["raw_path"], len(body), names)
         length = [(b"content-length", b"%d" % len(said))]
-        await send({"type": "http.response.start", "status": 200, "headers": length})
+        if scope["path"] != "/early":
+            await send({"type": "http.response.start", "status": 200, "headers": length})
+
         await send({"type": "http.response.body", "body": said})
 
 
@@ -105,6 +115,7 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
 async def ask(desk: Desk, request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Any]]:
     """Send bytes over a connection, in these parts; return all that comes until its end."""
     config = {"http": Watched, "ws": request.param, "timeout_graceful_shutdown": 1}
+    config["timeout_keep_alive"] = 1
     async with hosted(desk, lifespan="off", **config) as port:
 
         async def asked(*parts: bytes, then: Callable[[], Awaitable[object]] = done) -> bytes:
@@ -213,6 +224,9 @@ BAD = {
     "two lengths": CHUNKED.replace(
         b"Transfer-Encoding: chunked", b"Content-Length: 1\r\nContent-Length: 2"
     ),
+    "two codings": CHUNKED.replace(b"\r\nTransfer", b"\r\nTransfer-Encoding: identity\r\nTransfer"),
+    "an offer with an unknown coding": b"POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n"
+    b"Upgrade: h2c\r\nTransfer-Encoding: gzip\r\n\r\n",
     "a length and chunks": CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\n")
     + b"0\r\n\r\n",
     "an unknown coding": CHUNKED.replace(b"chunked", b"chunked, gzip") + b"0\r\n\r\n",
@@ -282,6 +296,89 @@ async def test_a_body_that_nobody_reads_may_go_on_for_a_while_only(ask: Ask, des
 async def test_who_reads_the_answer_to_an_unread_body_may_ask_again(ask: Ask) -> None:
     unread = CHUNKED.replace(b"/body", b"/unread")
     assert statuses(await ask(unread, b"1\r\nx\r\n0\r\n\r\n" + LAST)) == [b"200", b"200"]
+
+
+READ = 256 * 1024
+"""Bytes that a transport reads at once."""
+
+
+@pytest.mark.parametrize(
+    "request_", [GET % 1, CHUNKED + b"1\r\nx\r\n0\r\n\r\n"], ids=["get", "post"]
+)
+async def test_of_a_flood_of_requests_one_read_is_kept(
+    ask: Ask, desk: Desk, request_: bytes
+) -> None:
+    count = 2_000_000 // len(request_)
+
+    async def enough() -> None:
+        await until(lambda: desk.answers > 200)
+        connections[0].transport.abort()
+
+    with pytest.raises(ConnectionResetError):
+        await ask(request_ * count, then=enough)
+
+    assert 0 < desk.kept <= READ
+
+
+async def test_a_head_is_not_refused_before_the_answer_that_is_due(ask: Ask, desk: Desk) -> None:
+    async def release() -> None:
+        asyncio.get_running_loop().call_later(2 * SHORT, desk.held.set)
+
+    answer = await ask(GET.replace(b"/%d", b"/held"), b"GET / HT", then=release)
+    assert statuses(answer) == [b"200", b"408"]
+
+
+@pytest.mark.parametrize("rest", [b"\r\n", b"\r\n" * 99])
+async def test_empty_lines_keep_no_connection_alive(ask: Ask, rest: bytes) -> None:
+    assert statuses(await ask(GET % 1, rest)) == [b"200"]
+
+
+async def test_a_head_behind_the_end_of_a_body_has_no_more_time_than_others(ask: Ask) -> None:
+    head = b"POST /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
+    assert statuses(await ask(head, b"helloGET / HT")) == [b"200", b"408"]
+
+
+async def test_an_app_learns_that_its_client_has_gone_whatever_came_behind(
+    ask: Ask, desk: Desk
+) -> None:
+    async def leave() -> None:
+        await until(lambda: bool(connections) and bool(connections[0].pipeline))
+        connections[0].transport.abort()
+
+    assert await ask(GET.replace(b"/%d", b"/stay") + GET % 1, then=leave) == b""
+    await until(lambda: desk.cut == 1)
+
+
+async def test_a_bad_body_that_was_to_be_asked_for_is_refused_once(
+    ask: Ask, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = CHUNKED.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n")
+    assert statuses(await ask(head + b"x\r\n")) == [b"400"]
+    assert not caplog.records
+
+
+async def test_an_answer_that_has_begun_is_cut_not_refused(ask: Ask) -> None:
+    answer = await ask(CHUNKED.replace(b"/body", b"/early"), then=begun)
+    assert statuses(answer) == [b"200"]
+
+
+async def begun() -> None:
+    """Let an answer begin, and then break the body."""
+    await until(lambda: bool(connections) and connections[0].cycle is not None)
+    await until(lambda: connections[0].cycle.response_started)
+    connections[0].data_received(b"x\r\n")
+
+
+async def test_a_body_is_not_waited_for_when_the_server_stops(
+    ask: Ask, desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def stop() -> None:
+        await until(lambda: bool(connections) and connections[0].cycle is not None)
+        connections[0].shutdown()
+
+    assert statuses(await ask(CHUNKED + b"1\r\nx\r\n", then=stop)) == [b"503"]
+    assert desk.cut == 1
+    assert not caplog.records
 
 
 async def test_a_bug_in_the_class_is_no_bad_request(

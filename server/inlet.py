@@ -1,0 +1,23 @@
+"""The way into an HTTP connection: what was read already comes before what is still to be read."""
+
+from __future__ import annotations
+
+from asyncio.transports import Transport
+from collections.abc import Callable
+
+from uvicorn.protocols.http.flow_control import FlowControl
+
+
+class Inlet(FlowControl):
+    """uvicorn's flow control, which would read on whatever is left of what was read."""
+
+    def __init__(self, transport: Transport, resumed: Callable[[], object]) -> None:
+        """Take what is to be called when more may come; that reads on once nothing is left."""
+        super().__init__(transport)
+        self._resumed = resumed
+
+    def resume_reading(self) -> None:
+        """Let more come."""
+        if self.read_paused:
+            self.read_paused = False
+            self._resumed()
