@@ -24,6 +24,8 @@ HEAD_WITHIN = 10.0
 """Seconds for the head of a request, from the first byte that is expected of it."""
 FLUSH_WITHIN = 5.0
 """Seconds for a peer to take the answer that refuses it."""
+STOP_WITHIN = 4.0
+"""Seconds for a peer to take the last answer when the server stops, which gives them five."""
 PIECE = 2048
 """Bytes that are parsed at a time, so that few requests can begin before one of them waits."""
 _VERSIONS = {"1.0", "1.1"}
@@ -71,9 +73,10 @@ class HardenedHttp(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        """End with the answer that is due, but wait for no body that it would need."""
-        if self._is_busy and self.cycle.more_body:
+        """End with the answers that are due, but wait for no body that they would need."""
+        if self._is_busy:
             self._fail(503)
+            wheel_of(self.loop).watch(self, STOP_WITHIN)
         else:
             super().shutdown()
 
@@ -265,21 +268,18 @@ class HardenedHttp(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _fail(self, status: int) -> None:
-        """Refuse what came, behind the answer to the request before it."""
+        """Refuse what came, behind the answers to the requests before it."""
         self._held = memoryview(b"")
-        if self.pipeline:
-            self.transport.abort()  # whoever comes with so much at once does not wait for answers
-        elif not self._is_busy:
+        if not self._is_busy:
             self._refuse(status)
-        elif self.cycle.more_body:
+        elif not self.cycle.more_body:
+            self.cycle.keep_alive, self._refused = False, True
+        else:
             self._disconnect(self.cycle)
-            if self.cycle.response_started:
+            if self.pipeline or self.cycle.response_started:
                 self.transport.abort()
             else:
                 self._refuse(status)
-        else:
-            self.cycle.keep_alive = False
-            self._refused = True
 
     def _disconnect(self, cycle: RequestResponseCycle) -> None:
         """Let the app know that nobody waits for its answer."""
