@@ -30,7 +30,7 @@ help:
 	@echo "make conformance-limits   its cases of big messages (a minute)"
 	@echo "make conformance-deflate  its cases of compression (an hour)"
 	@echo "make bench-relay  measure relaying to a speech engine, into benchmarks/RESULTS.md"
-	@echo "make bench-neighbours  measure what one tenant notices of another (three minutes)"
+	@echo "make bench-neighbours  measure what one tenant notices of another (seven minutes)"
 	@echo "make bench-peers  measure beside other servers, and write benchmarks/RESULTS.md"
 
 demo: .stamps/python .stamps/speech

@@ -36,7 +36,7 @@ def test_a_noise_is_judged_by_that_at_the_second_server() -> None:
         found += [Run(kind, state, 0, {"p50": 0.1}) for state in (ELSEWHERE, HERE)]
 
     made = section(found, pooled, Plan(), "2026-01-02 03:04 UTC")
-    assert [verdict.met for verdict in made.targets] == [True, False, False]
+    assert [verdict.met for verdict in made.targets] == [False, True, False, False, False]
     assert "was 2.00 to 2.00 times that with nobody there" in made.text
     assert [row[-2:] for row in made.rows] == [
         ["", ""],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from benchmarks.neighbours.quiet import DISTURBED
 from benchmarks.neighbours.windows import ALL, ELSEWHERE, HERE, QUIET, Plan, Pooled
@@ -81,7 +81,8 @@ def section(runs: Sequence[Run], pooled: Pooled, plan: Plan, at: str) -> Neighbo
     rows = [_row(found, kind, state) for kind, state in pairs]
     text = "\n\n".join([_text(machine, plan, found.kinds, at), _notes(found)])
     columns = ["the loud tenant", "is", *COLUMNS.values(), *RATIOS]
-    verdicts = [*(_judge(found, kind) for kind in found.kinds), _whole(found)]
+    verdicts = [verdict for kind in found.kinds for verdict in _judge(found, kind)]
+    verdicts.append(_whole(found))
     return Neighbours(TITLE, text, columns, rows, verdicts, machine, plan, runs)
 
 
@@ -97,10 +98,12 @@ def _row(found: Found, kind: str, state: str) -> list[str]:
     return [kind, STATES[state], *cells, *pooled, *[""] * (len(RATIOS) - len(pooled))]
 
 
-def _judge(found: Found, kind: str) -> Verdict:
-    ratio = found.ratio(kind, HERE, (kind, ELSEWHERE))
-    text = f"{kind}: p99 of the quiet tenant at most {MOST:g} x that with the noise elsewhere"
-    return Verdict(text, f"{number(ratio)} x", ratio <= MOST)
+def _judge(found: Found, kind: str) -> Iterator[Verdict]:
+    """Compare with no noise at all, and with the same noise for the client alone."""
+    for base, name in ((("", QUIET), "nobody there"), ((kind, ELSEWHERE), "the noise elsewhere")):
+        ratio = found.ratio(kind, HERE, base)
+        text = f"{kind}: p99 of the quiet tenant at most {MOST:g} x that with {name}"
+        yield Verdict(text, f"{number(ratio)} x", ratio <= MOST)
 
 
 def _whole(found: Found) -> Verdict:

@@ -32,7 +32,7 @@ Pooled = dict[tuple[str, str], list[Delays]]
 class Plan(msgspec.Struct, frozen=True):
     """How much to measure."""
 
-    rounds: int = 4
+    rounds: int = 8
     seconds: float = 1.5
     """Seconds of a window."""
     lead: float = 0.4
