@@ -122,10 +122,10 @@ class Turnstile:
 
     def is_deaf(self, address: str, now: float) -> bool:
         """Say whether an address goes on and on though it is refused: not even that is told it."""
-        area = area_of(address)
-        return self._refusals.wait(address, now) > 0 or (
-            area != "" and self._deaf.wait(area, now) > 0
-        )
+        if self._refusals.wait(address, now):
+            return True
+
+        return ":" in address and self._deaf.wait(area_of(address), now) > 0
 
     def failed(self, address: str, now: float) -> None:
         """Count a token, ticket or key that was not accepted."""

@@ -11,12 +11,11 @@ import logging
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
-import h11
-from uvicorn.protocols.utils import ClientDisconnected, get_local_addr, get_remote_addr, is_ssl
+from uvicorn.protocols.utils import ClientDisconnected, is_ssl
 
 from actors.wire import deflate_frame, pack_frame
 from server.frames import BINARY, NO_CODE, TEXT, Payload, Violation
-from server.ports import LOST, Shared, Sink, Socket
+from server.ports import LOST, Shared, Sink, Socket, ends_of
 from server.upgrade import BadUpgrade, Headers, HeadReader, Request, Upgrade, denial_head, refusal
 
 log = logging.getLogger("roomcast.protocol")
@@ -195,12 +194,13 @@ class AsgiSession:
 
     def _scope(self, upgrade: Upgrade) -> dict[str, Any]:
         transport, config = self._socket.transport, self._shared.config
+        server, client = upgrade.request.ends or ends_of(transport)
         return upgrade.scope(
             {
                 "asgi": {"version": config.asgi_version, "spec_version": "2.4"},
                 "scheme": "wss" if is_ssl(transport) else "ws",
-                "server": upgrade.request.server or get_local_addr(transport),
-                "client": upgrade.request.client or get_remote_addr(transport),
+                "server": server,
+                "client": client,
                 "root_path": config.root_path,
                 "state": self._app_state.copy(),
                 "extensions": {"websocket.http.response": {}, LEAN: self},
@@ -267,7 +267,7 @@ class AsgiSession:
         """Answer with what the application says instead of a WebSocket."""
         try:
             head = denial_head(status, [*self._shared.state.default_headers, *headers])
-        except h11.LocalProtocolError:
+        except ValueError:
             log.exception("a denial cannot be written")
             self._socket.abort()
         else:

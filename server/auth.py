@@ -94,12 +94,16 @@ def _from_query(scope: Scope, field: bytes) -> str | None:
 
 
 def site_of(scope: Scope) -> str:
-    """Return where a request comes from: an IPv4 address, or the /64 that an IPv6 one is in.
+    """Return where a request comes from, as `site_at` has it."""
+    peer = scope.get("client")
+    return site_at(str(peer[0])) if peer else ""
+
+
+def site_at(address: str) -> str:
+    """Return an IPv4 address, or the /64 that an IPv6 one is in.
 
     Whoever has one address of IPv6 has the whole of it.
     """
-    peer = scope.get("client")
-    address = str(peer[0]) if peer else ""
     return _network_of(address) if ":" in address else address
 
 

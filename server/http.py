@@ -13,9 +13,10 @@ from typing import Any, cast
 import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.utils import is_ssl
 
 from server.inlet import Inlet
-from server.ports import UNREAD
+from server.ports import UNREAD, ends_of
 from server.protocol import LeanWebSocket
 from server.upgrade import HEAD_BYTES, HEADERS, Request, asks_for_websocket, denial_head
 from server.wheel import wheel_of
@@ -59,8 +60,11 @@ class HardenedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head."""
-        super().connection_made(transport)
+        self.connections.add(self)
+        self.transport = transport
         self.flow = Inlet(transport, lambda: self.loop.call_soon(self.go_on))
+        self._ends = self.server, self.client = cast(Any, ends_of(transport))
+        self.scheme = "https" if is_ssl(transport) else "http"
         wheel_of(self.loop).watch(self, HEAD_WITHIN)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -199,11 +203,8 @@ class HardenedHttp(HttpToolsProtocol):
     def _check_head(self) -> None:
         """See that there is what the parent relies on, and the parser lets pass."""
         names, version = [name for name, _ in self.headers], self.parser.get_http_version()
-        hosts = names.count(b"host")
-        if version not in _VERSIONS or hosts > 1 or (version == "1.1" and not hosts):
-            raise Unacceptable
-
-        if names.count(b"transfer-encoding") > 1:
+        doubled = any(names.count(each) > 1 for each in (b"host", b"transfer-encoding"))
+        if doubled or version not in _VERSIONS or (version == "1.1" and b"host" not in names):
             raise Unacceptable
 
         try:
@@ -231,8 +232,7 @@ class HardenedHttp(HttpToolsProtocol):
             self._fail(400)
         elif wanted:
             trailing, self._held = bytes(self._held), memoryview(b"")
-            ends = self.server, self.client
-            self._open(Request(method, self.url, version, self.headers, *ends), trailing)
+            self._open(Request(method, self.url, version, self.headers, self._ends), trailing)
             self.parser = self.flow = self.cycle = self._answered = cast(Any, None)
         else:
             line = b"%b %b HTTP/%b" % (method, self.url, version)

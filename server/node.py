@@ -17,12 +17,12 @@ from actors.manager import ConnectionManager
 from actors.principal import Principal
 from server import __version__
 from server.arrivals import UNBOUNDED, Turnstile
-from server.auth import Credentials, Gate, credentials_of, site_of
+from server.auth import Credentials, Gate, credentials_of, site_at, site_of
 from server.backplanes.memory import MemoryBackplane
 from server.decoding import MediaDecoders
 from server.engines.configured import make_catalog
 from server.engines.embedded import EmbeddedEngine
-from server.forwarded import read_network
+from server.forwarded import read_network, trusts
 from server.metrics import Metrics
 from server.newcomers import Newcomers
 from server.settings import BadSettings, Settings
@@ -137,6 +137,20 @@ class Node:
 
         self.turnstile.check_failures(site_of(scope), self.manager.clock.monotonic())
         return True
+
+    def is_deaf(self, peer: str) -> bool:
+        """Say whether to cut a connection from this address unread, and count it if so.
+
+        A proxy speaks for many.
+        """
+        if self.trusted and trusts(peer, self.trusted):
+            return False
+
+        deaf = self.turnstile.is_deaf(site_at(peer), self.manager.clock.monotonic())
+        if deaf:
+            self.metrics.observer.cut()
+
+        return deaf
 
     def _look(self, address: str, find: Callable[[], Principal]) -> Principal:
         """Find out who it is, and count the credential if it is a wrong one. Raises Refused."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from asyncio.transports import BaseTransport
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from uvicorn.config import Config
@@ -12,6 +13,8 @@ from uvicorn.server import ServerState
 from server.frames import Payload, Violation
 from server.wheel import Wheel, wheel_of
 
+End = tuple[str, int | None]
+"""Address and port; a socket of UNIX has a path and no port."""
 LOST = 1006
 """Close code of a connection that ended without one."""
 CLOSE_WITHIN = 5.0
@@ -25,6 +28,21 @@ TURN = 64
 PINGS = 50
 """Pings of a peer in a second, or in all while it does not read, for each costs a pong; pongs that
 nobody asked for count as much."""
+
+
+def ends_of(transport: BaseTransport) -> tuple[End | None, End | None]:
+    """Return the addresses of this side and of the peer, as ASGI has them.
+
+    uvicorn makes sockets of the connection to ask them, which calls the kernel four times more.
+    """
+    return _end(transport.get_extra_info("sockname")), _end(transport.get_extra_info("peername"))
+
+
+def _end(found: Any) -> End | None:
+    if isinstance(found, tuple):
+        return str(found[0]), int(found[1])
+
+    return (found, None) if found and isinstance(found, str) else None
 
 
 class Controls:

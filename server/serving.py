@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 
 import msgspec
@@ -19,6 +20,7 @@ import uvicorn
 from server.address import url_of
 from server.app import create_app
 from server.door import Door
+from server.http import HardenedHttp
 from server.logs import LogBound
 from server.node import Node
 from server.protocol import LeanWebSocket
@@ -40,11 +42,14 @@ class DrainingServer(uvicorn.Server):
         self._node = node
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._door: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and remember the loop for the signal handler."""
+        """Start, and remember the loop for the signal handler; who comes passes our own door."""
         self._loop = asyncio.get_running_loop()
-        await super().startup(sockets)
+        await super().startup([])
+        make = partial(HardenedHttp, self.config, self.server_state, self.lifespan.state)
+        self._door = self._loop.create_task(Door(self._node, make).stand(sockets or []))
         gc.collect()
         gc.freeze()  # what was imported stays: a full collection need not look at it again
 
@@ -70,7 +75,18 @@ class DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Stop when the node has failed: a process that serves nothing must not look alive."""
+        assert self._door is not None
+        if self._door.done():
+            self._door.result()
+
         return await super().on_tick(counter) or self._node.failed
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let nobody in any more, and go on as uvicorn does."""
+        assert self._door is not None
+        self._door.cancel()
+        await asyncio.wait([self._door])
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain at the first signal, cut the rest at the second; stop if not started yet."""
@@ -111,7 +127,7 @@ def serve(settings: Settings, sockets: list[socket.socket]) -> None:
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http=Door,
+        http=HardenedHttp,
         ws=PROTOCOLS[settings.server.protocol],
         ws_max_size=2 * max(settings.limits.audio_bytes, settings.limits.text_bytes),
         ws_per_message_deflate=settings.server.deflate,

@@ -1,6 +1,6 @@
 """The opening handshake (RFC 6455, section 4) without I/O: a request head becomes an ASGI scope.
 
-Heads are read, and refusals written, by h11; the 101 is a few fixed lines and written here.
+Heads are read by h11; answers are a few lines and written here, for a flood has many refused.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ VERSION = b"13"
 KEY_BYTES = 16
 SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade"
 _FORGED = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_CLOSE = (b"connection", b"close")
 
 
 class BadUpgrade(Exception):
@@ -45,10 +46,8 @@ class Request(NamedTuple):
     target: bytes
     version: bytes
     headers: Headers
-    server: Any = None
-    """Address that was connected to, where the parser knows it already."""
-    client: Any = None
-    """Address of the peer, likewise."""
+    ends: Any = None
+    """Addresses of this side and of the peer, where the parser knows them already."""
 
 
 class HeadReader:
@@ -110,20 +109,16 @@ class Upgrade:
         return negotiate(self._values(b"sec-websocket-extensions"))
 
     def accept(self, subprotocol: str | None, extension: str | None, extra: Headers) -> bytes:
-        """Build the head that makes it a WebSocket. Raises h11.LocalProtocolError."""
+        """Build the head that makes it a WebSocket. Raises ValueError."""
         key = accept_key(self._values(b"sec-websocket-key")[0]).encode()
-        lines = [SWITCHING, b"Sec-WebSocket-Accept: " + key]
+        headers = [(b"Sec-WebSocket-Accept", key)]
         if subprotocol:
-            lines.append(b"Sec-WebSocket-Protocol: " + subprotocol.encode())
+            headers.append((b"Sec-WebSocket-Protocol", subprotocol.encode()))
 
         if extension:
-            lines.append(b"Sec-WebSocket-Extensions: " + extension.encode())
+            headers.append((b"Sec-WebSocket-Extensions", extension.encode()))
 
-        lines += [name + b": " + value for name, value in extra]
-        if any(map(_FORGED.search, lines[1:])):
-            raise h11.LocalProtocolError("a header of the answer has a control character in it")
-
-        return b"\r\n".join([*lines, b"", b""])
+        return _head(SWITCHING, [*headers, *extra])
 
     def _values(self, name: bytes) -> list[str]:
         return [value.decode("latin-1") for key, value in self._headers if key == name]
@@ -143,15 +138,19 @@ def refusal(bad: BadUpgrade) -> bytes:
 def denial_head(status: int, headers: Headers) -> bytes:
     """Build the head of an answer that refuses; the body ends with the connection.
 
-    Raises h11.LocalProtocolError.
+    How that is framed is not for the application to say. Raises ValueError.
     """
-    answer = h11.Response(
-        status_code=status,
-        headers=[*headers, (b"connection", b"close")],
-        reason=phrase(status).encode(),
-    )
-    http = h11.Connection(h11.SERVER)
-    return http.send(answer) or b""
+    line = f"HTTP/1.1 {status} {phrase(status)}".encode()
+    kept = [each for each in headers if each[0] != b"transfer-encoding" and each != _CLOSE]
+    return _head(line, [*kept, _CLOSE])
+
+
+def _head(first: bytes, headers: Headers) -> bytes:
+    lines = [name + b": " + value for name, value in headers]
+    if _FORGED.search(b"".join(lines)):
+        raise ValueError("a header of the answer has a control character in it")
+
+    return b"\r\n".join([first, *lines, b"", b""])
 
 
 def phrase(status: int) -> str:

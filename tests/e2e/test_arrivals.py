@@ -15,6 +15,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from server.door import FLOOD
 from tests.e2e.clients import WITHIN, client
 from tests.e2e.test_tenants import TenantServer
 from tests.processes import free_port
@@ -226,7 +227,10 @@ async def test_who_goes_on_though_it_is_refused_is_cut_unread_and_nobody_else_is
         while not ask(server, "127.0.0.2"):
             assert time.monotonic() < deadline
 
-        server.stop()
+        told = [ask(server, "127.0.0.2") for _ in range(3 * FLOOD)]
+        assert told.count(b"") > 2 * FLOOD
+        assert ask(server, "127.0.0.1").startswith(b"HTTP/1.1 401")
+        server.stop()  # in the flood
     finally:
         if server.process.poll() is None:
             server.kill()

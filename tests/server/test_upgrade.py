@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-import h11
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -133,13 +132,13 @@ def test_the_answer_says_what_was_agreed() -> None:
 
 @pytest.mark.parametrize("value", [b"a\r\nSet-Cookie: forged", b"a\nb", b"a\x00b"])
 def test_no_value_of_an_application_can_forge_a_header(value: bytes) -> None:
-    with pytest.raises(h11.LocalProtocolError):
+    with pytest.raises(ValueError, match="control character"):
         upgrade().accept(None, None, [(b"x", value)])
 
-    with pytest.raises(h11.LocalProtocolError):
+    with pytest.raises(ValueError, match="control character"):
         denial_head(403, [(b"x", value)])
 
-    with pytest.raises(h11.LocalProtocolError):
+    with pytest.raises(ValueError, match="control character"):
         upgrade().accept(value.decode("latin-1"), None, [])
 
 
