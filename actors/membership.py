@@ -26,6 +26,8 @@ from actors.wire import Burst, Frame
 
 PIECE = 65_536
 """Bytes of JSON of a replay that are sent in one turn."""
+AT_ONCE = 10
+"""Rooms that are given up in one turn."""
 
 
 class Membership:
@@ -126,9 +128,12 @@ class Membership:
 
     async def abandon(self, keys: Sequence[str]) -> None:
         """End this node's subscriptions of rooms, if nobody is in them by now."""
-        for key in keys:
+        for number, key in enumerate(keys, 1):
             async with self._gates.through(key):
                 await self._release(key)
+
+            if number % AT_ONCE == 0:
+                await anyio.lowlevel.checkpoint()
 
     async def _enter(
         self, actor: ConnectionActor, key: str, command: Join, since: Position | None

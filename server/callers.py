@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from fastapi import Request
 
 from actors.errors import Refused
 from actors.principal import Principal
 from server.auth import credentials_of
 from server.node import Node
+from server.turns import give_way
 
 OPERATOR = "operator"
 """The name of who comes with the operator's key."""
@@ -24,6 +23,7 @@ async def caller_of(node: Node, request: Request) -> Principal:
 
     Raises Refused: a token of one tenant is told nothing of another.
     """
+    await give_way()
     named = set(request.query_params.getlist("tenant")) if request.scope["query_string"] else set()
     if node.operates(request.scope):
         return _operator_for(node, request, named)
@@ -33,7 +33,7 @@ async def caller_of(node: Node, request: Request) -> Principal:
         raise Refused("forbidden", FOREIGN, "tenant")
 
     await node.pace(principal.tenant)
-    await asyncio.sleep(0)  # what others are waiting for comes between
+    await give_way()
     return principal
 
 

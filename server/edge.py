@@ -12,13 +12,14 @@ from server.auth import site_of
 from server.forwarded import client_of
 from server.node import Node
 from server.problems import deny, guarded
+from server.turns import give_way
 
 
 class Edge:
     """Sees where a request comes from, that connections are not opened too fast, and that no answer
     lacks the headers that keep browsers from making more of it than it is.
 
-    It awaits nothing itself, so it costs no frame.
+    For a WebSocket it awaits nothing itself, so that it costs no frame.
     """
 
     def __init__(self, app: ASGIApp, node: Node) -> None:
@@ -39,9 +40,13 @@ class Edge:
                 return deny(WebSocket(scope, receive, send), refused)
 
         elif scope["type"] == "http":
-            send = guarded(send)
+            return self._pass_on(scope, receive, guarded(send))
 
         return self._app(scope, receive, send)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await give_way()
+        await self._app(scope, receive, send)
 
     def _look_behind_proxies(self, scope: Scope) -> None:
         peer, trusted = scope.get("client"), self._node.trusted

@@ -15,7 +15,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import is_ssl
 
-from server.inlet import Inlet
+from server.inlet import PIECE, PIECES, Inlet
 from server.ports import UNREAD, ends_of
 from server.protocol import LeanWebSocket
 from server.upgrade import HEAD_BYTES, HEADERS, Request, asks_for_websocket, denial_head
@@ -27,10 +27,6 @@ FLUSH_WITHIN = 5.0
 """Seconds for a peer to take the answer that refuses it."""
 STOP_WITHIN = 4.0
 """Seconds for a peer to take the last answer when the server stops, which gives them five."""
-PIECE = 2048
-"""Bytes that are parsed at a time, so that few requests can begin before one of them waits."""
-_VERSIONS = {"1.0", "1.1"}
-_OFFERS = (b"upgrade", b"connection")
 
 
 class Unacceptable(Exception):
@@ -40,6 +36,7 @@ class Unacceptable(Exception):
 class HardenedHttp(HttpToolsProtocol):
     """An HTTP connection that neither waits for ever nor keeps what it cannot use yet."""
 
+    flow: Inlet
     slot = -1
     _refused = False
     _dropped = 0
@@ -95,15 +92,16 @@ class HardenedHttp(HttpToolsProtocol):
 
     def go_on(self) -> None:
         """Parse what was read as far as there is use for it, and read no more before it is."""
-        while self._held and self._has_use:
-            piece, self._held = self._held[:PIECE], self._held[PIECE:]
-            self._parse(piece)
+        for _ in range(PIECES):
+            if self._held and self._has_use:
+                piece, self._held = self._held[:PIECE], self._held[PIECE:]
+                self._parse(piece)
 
         if self.transport.is_closing() or self.transport.get_protocol() is not self:
             return
 
         if self._held:
-            self.flow.pause_reading()
+            self.flow.rest(self._has_use)
         elif not self.flow.read_paused and not self.transport.is_reading():
             self.transport.resume_reading()
 
@@ -204,7 +202,7 @@ class HardenedHttp(HttpToolsProtocol):
         """See that there is what the parent relies on, and the parser lets pass."""
         names, version = [name for name, _ in self.headers], self.parser.get_http_version()
         doubled = any(names.count(each) > 1 for each in (b"host", b"transfer-encoding"))
-        if doubled or version not in _VERSIONS or (version == "1.1" and b"host" not in names):
+        if doubled or version not in ("1.0", "1.1") or (version == "1.1" and b"host" not in names):
             raise Unacceptable
 
         try:
@@ -250,9 +248,10 @@ class HardenedHttp(HttpToolsProtocol):
             self.transport.set_protocol(protocol)
             return
 
-        others = [(key, value) for key, value in self.headers if key not in _OFFERS]
+        offer = {b"upgrade": b"websocket", b"connection": b"Upgrade"}
+        others = [(key, value) for key, value in self.headers if key not in offer]
         self.scope["method"] = request.method.decode()
-        self.scope["headers"] = [*others, (b"upgrade", b"websocket"), (b"connection", b"Upgrade")]
+        self.scope["headers"] = [*others, *offer.items()]
         super().handle_websocket_upgrade()
         if trailing:
             cast(Any, self.transport.get_protocol()).data_received(trailing)

@@ -7,6 +7,11 @@ from collections.abc import Callable
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
+PIECE = 2048
+"""Bytes that are parsed at a time, so that few requests can begin before one of them waits."""
+PIECES = 8
+"""Pieces after which others have their turn."""
+
 
 class Inlet(FlowControl):
     """uvicorn's flow control, which would read on whatever is left of what was read."""
@@ -15,6 +20,12 @@ class Inlet(FlowControl):
         """Take what is to be called when more may come; that reads on once nothing is left."""
         super().__init__(transport)
         self._resumed = resumed
+
+    def rest(self, goes_on: bool) -> None:
+        """Read no more; what was read goes on in the next turn, or when more is wanted."""
+        self.pause_reading()
+        if goes_on:
+            self.resume_reading()
 
     def resume_reading(self) -> None:
         """Let more come."""

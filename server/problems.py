@@ -18,6 +18,7 @@ from starlette.websockets import WebSocket
 from actors.errors import Refused
 from actors.ports import Observer
 from server.documents import Document
+from server.turns import give_way
 
 GUARDS = {
     "Cache-Control": "no-store",
@@ -64,6 +65,7 @@ def guarded(send: Send) -> Send:
             headers = list(message.get("headers", ()))
             names = {name for name, _ in headers}
             message["headers"] = headers + [each for each in _guards if each[0] not in names]
+            await give_way()
 
         await send(message)
 

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 
 from actors.errors import Refused
 from actors.messages import ROOM_PATTERN, ROOM_RULE
+from server.turns import give_way
 
 Query = TypeVar("Query", bound=msgspec.Struct)
 Body = TypeVar("Body", bound=msgspec.Struct)
@@ -59,8 +60,11 @@ async def read_body(request: Request, limit: int, kind: type[Body]) -> Body:
     """Read a JSON body of a kind. Raises Refused."""
     raw = await read_bytes(request, limit)
     try:
-        return msgspec.json.decode(raw, type=kind)
+        body = msgspec.json.decode(raw, type=kind)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         form = ", ".join(f"'{name}'" for name in kind.__struct_fields__)
         text = f"the body is not an object of {form}: {error}"
         raise Refused("bad_message", text[:200]) from None
+
+    await give_way()
+    return body

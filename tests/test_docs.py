@@ -18,7 +18,8 @@ from actors.refusals import FORBIDDEN_MOST, FORBIDDEN_WITHIN
 from server import metrics
 from server.arrivals import ADDRESSES
 from server.frames import FRAGMENT_BYTES, FRAGMENTS
-from server.http import FLUSH_WITHIN, HEAD_WITHIN, PIECE
+from server.http import FLUSH_WITHIN, HEAD_WITHIN
+from server.inlet import PIECE
 from server.jwks import BYTES, WITHIN
 from server.logs import LINES, LONGEST
 from server.logs import WITHIN as LOGGED_WITHIN

@@ -25,6 +25,7 @@ from server.node import Node
 from server.problems import deny
 from server.requests import check_room, read_query
 from server.transport import AsgiTransport
+from server.turns import give_way
 
 Route = Callable[[WebSocket], Awaitable[None]]
 First = Callable[[Node, WebSocket, Principal], AnyCommand | None]
@@ -208,6 +209,7 @@ def transport_of(websocket: WebSocket, codec: Codec) -> LeanTransport | AsgiTran
 
 async def _deny(node: Node, websocket: WebSocket, refused: Refused) -> None:
     node.metrics.observer.refused(refused.code)
+    await give_way()
     await deny(websocket, refused)
 
 

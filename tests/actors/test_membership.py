@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from actors.errors import NORMAL, SessionEnd
 from actors.limits import Egress, History, Limits
 from actors.log import Position, Recovery
-from actors.membership import PIECE
+from actors.membership import AT_ONCE, PIECE
 from actors.messages import Error, Gap, Joined, Message
 from actors.upkeep import PROBE
 from server.backplanes.memory import MemoryBackplane
@@ -411,3 +413,20 @@ async def test_who_ends_during_a_long_replay_joins_nothing() -> None:
         assert len(far.of(Message)) < 200
         assert "dev/a" not in node.manager.fanout.rooms
         assert subscriptions(node) == set()
+
+
+async def test_many_rooms_are_given_up_a_few_in_a_turn() -> None:
+    async with running(msgspec.structs.replace(LIMITS, rooms_per_connection=5 * AT_ONCE)) as node:
+        actor, _ = node.connect()
+        for number in range(5 * AT_ONCE):
+            await order(actor, "join", room=f"room-{number}")
+
+        left = [len(subscriptions(node))]
+        assert left == [5 * AT_ONCE]
+        actor.gone(1006)
+        while left[-1]:
+            await anyio.lowlevel.checkpoint()
+            left.append(len(subscriptions(node)))
+
+        # trio may run the other task twice between two of our turns
+        assert max(before - after for before, after in pairwise(left)) <= 2 * AT_ONCE

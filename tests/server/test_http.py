@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from server import http
-from server.http import PIECE, HardenedHttp
+from server.http import HardenedHttp
+from server.inlet import PIECE, PIECES
 from server.protocol import LeanWebSocket
 from server.upgrade import HEAD_BYTES, HEADERS
 from tests.hosted import hosted
@@ -80,10 +81,21 @@ class Desk:
 
 
 connections: list[HardenedHttp] = []
+pieces: list[int] = []
+"""How many were parsed in each turn."""
 
 
 class Watched(HardenedHttp):
     """The class, whose connections the tests look at."""
+
+    def go_on(self) -> None:
+        """Begin to count the pieces of a turn."""
+        pieces.append(0)
+        super().go_on()
+
+    def _parse(self, piece: memoryview) -> None:
+        pieces[-1] += 1
+        super()._parse(piece)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Remember the connection."""
@@ -105,6 +117,7 @@ async def until(check: Callable[[], bool]) -> None:
 def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
     """The app."""
     connections.clear()
+    pieces.clear()
     monkeypatch.setattr(http, "HEAD_WITHIN", SHORT)
     monkeypatch.setattr(http, "FLUSH_WITHIN", SHORT)
     return Desk()
@@ -175,6 +188,18 @@ async def test_a_body_of_any_size_comes_whole(ask: Ask, size: int) -> None:
     answer = await ask(head + b"x" * size + LAST)
     assert statuses(answer) == [b"200", b"200"]
     assert b"POST /body %d " % size in answer
+
+
+async def test_a_large_body_lets_others_have_their_turn(ask: Ask) -> None:
+    head = b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 500000\r\n\r\n"
+    assert statuses(await ask(head + b"x" * 500_000 + LAST)) == [b"200", b"200"]
+    assert max(pieces) == PIECES
+
+
+async def test_the_rest_of_a_body_that_nobody_wants_lets_others_have_their_turn(ask: Ask) -> None:
+    head = b"POST /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 500000\r\n\r\n"
+    assert statuses(await ask(head + b"x" * 500_000 + LAST)) == [b"200", b"200"]
+    assert max(pieces) == PIECES
 
 
 @pytest.mark.parametrize("offered", [b"h2c", b"websockets", b"TLS/1.0, h2c"])
