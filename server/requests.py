@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import TypeVar
 
+import anyio
 import msgspec
 from fastapi import Request
 from starlette.requests import ClientDisconnect, HTTPConnection
@@ -43,7 +43,7 @@ async def read_bytes(request: Request, limit: int) -> bytes:
     """Read a body up to a number of bytes. Raises Refused("too_big") without reading on."""
     body = bytearray()
     try:
-        async with asyncio.timeout(BODY_WITHIN):
+        with anyio.fail_after(BODY_WITHIN):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > limit:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+from anyio.lowlevel import checkpoint
 
 
 async def give_way() -> None:
     """Let what others wait for come between two parts of a request, of 0.1 ms or so each."""
-    await asyncio.sleep(0)
+    await checkpoint()

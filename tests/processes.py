@@ -5,19 +5,27 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import choice
 from socket import create_server
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
+PORTS = range(10_000, 32_000)
 WaitUntil = Callable[[Callable[[], bool]], None]
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback address that nobody listens on."""
-    with create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """Return a TCP port of the loopback address that nobody listens on.
+
+    It is below those that the kernel gives to whoever connects: one of these may be taken again
+    before a server listens there.
+    """
+    while True:
+        port = choice(PORTS)
+        with suppress(OSError), create_server(("127.0.0.1", port)):
+            return port
 
 
 def fetch(url: str, **query: str) -> str:

@@ -17,9 +17,10 @@ from actors.messages import AnyEvent
 from actors.refusals import FORBIDDEN_MOST, FORBIDDEN_WITHIN
 from server import metrics
 from server.arrivals import ADDRESSES
+from server.door import FLOOD
 from server.frames import FRAGMENT_BYTES, FRAGMENTS
 from server.http import FLUSH_WITHIN, HEAD_WITHIN
-from server.inlet import PIECE
+from server.inlet import PIECE, PIECES
 from server.jwks import BYTES, WITHIN
 from server.logs import LINES, LONGEST
 from server.logs import WITHIN as LOGGED_WITHIN
@@ -101,6 +102,8 @@ FIXED: dict[str, tuple[float, ...]] = {
     "a body": (BODY_WITHIN, FLUSH_WITHIN),
     "trailers and extensions of chunks": (HEAD_BYTES,),
     "requests that come at once": (PIECE,),
+    "a body at a time": (PIECES, PIECE),
+    "connections that are cut": (FLOOD, 1),
     "a token": (LENGTH, GRANTS),
     "keys of a tenant that are tried for a token without `kid`": (TRIED,),
     "pings of a peer, and pongs that nobody asked for": (PINGS,),

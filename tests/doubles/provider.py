@@ -262,6 +262,7 @@ class Double(Background):
 
         connection.messages += 1
         connection.audio += message
+        self.changed()
         await self.heard(socket, connection, message)
         await self._fail(socket, connection)
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import Request, urlopen
 
+import msgspec
 import pytest
+from anyio import to_thread
 
 from tests.e2e.clients import client
 from tests.processes import answers, free_port, running
 
 pytestmark = pytest.mark.anyio
 
+WITHIN = 5
 UVICORN = (
     "uvicorn",
     "--no-access-log",
@@ -59,4 +63,15 @@ async def test_speech_and_messages_reach_the_room(url: str, codec: str) -> None:
             assert (await other.ask(type="publish", room="a", data=[1], id=1))["offset"] == 3
             assert (await other.ask(type="nonsense", id=2))["code"] == "bad_message"
 
-        assert [message["data"] for message in await listener.messages(1)] == [[1]]
+        assert (await to_thread.run_sync(post, url, "a", [2]))["offset"] == 4
+        assert [message["data"] for message in await listener.messages(2)] == [[1], [2]]
+
+
+def post(url: str, room: str, data: object) -> dict[str, object]:
+    """Publish over HTTP; return the answer."""
+    body = msgspec.json.encode({"data": data})
+    address = f"{url.replace('ws:', 'http:')}/v1/rooms/{room}/messages"
+    with urlopen(Request(address, body), timeout=WITHIN) as response:
+        answer: dict[str, object] = msgspec.json.decode(response.read())
+
+    return answer

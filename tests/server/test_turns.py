@@ -75,7 +75,7 @@ async def turns_of(app: ASGIApp, kind: str, path: str, token: str) -> tuple[int,
     [
         ("http", "/v1/rooms/a/messages", GOOD, 200, 6),
         ("http", "/v1/rooms/a/messages", GOOD + "x", 401, 4),
-        ("websocket", "/v1/connect", GOOD + "x", 401, 3),
+        ("websocket", "/v1/connect", GOOD + "x", 401, 2),
     ],
 )
 async def test_others_have_their_turn_between_the_parts_of_a_request(
