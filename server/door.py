@@ -7,6 +7,7 @@ taken by hand instead, many at a time: half of what such a one costs is the turn
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -47,8 +48,11 @@ class Door(asyncio.Protocol):
             each.setblocking(False)
 
         while True:
-            with suppress(OSError):  # no descriptor is left
+            try:
                 await self._take_by_loop(sockets)
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
 
             await self._take_by_hand(sockets)
             self._flood.clear()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import anyio
 import pytest
 
@@ -92,6 +94,18 @@ async def test_a_peer_that_does_not_read_cannot_hold_up_the_stop(serve: Serve) -
         assert await anyio.to_thread.run_sync(server.wait) == 0
 
     stuck.close()
+
+
+async def test_answers_that_nobody_reads_cannot_hold_up_the_stop(serve: Serve) -> None:
+    server = serve()
+    with socket.socket() as stuck:
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stuck.connect(("127.0.0.1", server.port))
+        stuck.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 50)
+        assert await anyio.to_thread.run_sync(stuck.recv, 1)
+        server.terminate()
+        with anyio.fail_after(15):
+            assert await anyio.to_thread.run_sync(server.wait) == 0
 
 
 async def test_a_second_signal_stops_at_once(serve: Serve) -> None:
