@@ -44,3 +44,28 @@ async def test_who_gives_up_leaves_no_trace() -> None:
         assert len(gates) == 1
 
     assert len(gates) == 0
+
+
+async def test_who_is_cancelled_as_its_turn_comes_passes_it_on() -> None:
+    gates, seen = Gates(), list[str]()
+    scope = anyio.CancelScope()
+
+    async def leave_at_once() -> None:
+        with scope:
+            async with gates.through("a"):
+                seen.append("left")
+
+    async def follow() -> None:
+        async with gates.through("a"):
+            seen.append("followed")
+
+    async with anyio.create_task_group() as tasks:
+        async with gates.through("a"):
+            for each in (leave_at_once, follow):
+                tasks.start_soon(each)
+                await settle()
+
+        scope.cancel()
+
+    assert seen[-1] == "followed"
+    assert len(gates) == 0
