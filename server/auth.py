@@ -25,7 +25,7 @@ from server.tokens import ABSENT, UnknownKey, verify
 log = logging.getLogger("roomcast.tenants")
 
 NOBODY = "no tenant is configured on this server"
-WITHDRAWN = "the tenant of this ticket, or the key of who made it, has been removed"
+WITHDRAWN = "the tenant, or the key that has signed for it, has been removed"
 NOTHING_TO_READ = (
     "there is nothing to read again: the settings name no tenants_directory, and need a restart"
 )
@@ -153,10 +153,7 @@ class Gate:
         return principal
 
     def check_maker(self, principal: Principal) -> None:
-        """See that who comes with a ticket could have got it now. Raises Refused.
-
-        Its tenant is there, and has the key that signed the token of who made the ticket.
-        """
+        """See that the tenant is there, and has the key that signed the token. Raises Refused."""
         customer = self.tenants.by_name.get(principal.tenant)
         known = customer is None or not principal.kid or customer.find(principal.kid) is not None
         if not (known and self.serves(principal.tenant)):

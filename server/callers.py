@@ -8,6 +8,7 @@ from actors.errors import Refused
 from actors.principal import Principal
 from server.auth import credentials_of
 from server.node import Node
+from server.requests import Body, read_body
 from server.turns import give_way
 
 OPERATOR = "operator"
@@ -34,7 +35,18 @@ async def caller_of(node: Node, request: Request) -> Principal:
 
     await node.pace(principal.tenant)
     await give_way()
+    node.confirm(principal)
     return principal
+
+
+async def body_of(node: Node, request: Request, principal: Principal, kind: type[Body]) -> Body:
+    """Read the body of who was let in, which may take its time, and see that they still would be.
+
+    Raises Refused.
+    """
+    body = await read_body(request, node.settings.limits.text_bytes, kind)
+    node.confirm(principal)
+    return body
 
 
 def require_operator(node: Node, request: Request) -> None:

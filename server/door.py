@@ -33,6 +33,7 @@ class Door(asyncio.Protocol):
     def __init__(self, node: Node, make: Callable[[], asyncio.Protocol]) -> None:
         """Let in to protocols that are made so."""
         self._node, self._make = node, make
+        self._over = False
         self._cuts = 0
         self._since = node.manager.clock.monotonic()
         self._flood = asyncio.Event()
@@ -43,11 +44,11 @@ class Door(asyncio.Protocol):
         return self._flood.is_set()
 
     async def stand(self, sockets: Sequence[socket.socket]) -> None:
-        """Take what comes to listening sockets, which stay the caller's, until cancelled."""
+        """Take what comes to listening sockets, which stay the caller's, until `leave`."""
         for each in sockets:
             each.setblocking(False)
 
-        while True:
+        while not self._over:
             try:
                 await self._take_by_loop(sockets)
             except OSError as error:
@@ -57,10 +58,15 @@ class Door(asyncio.Protocol):
             await self._take_by_hand(sockets)
             self._flood.clear()
 
+    def leave(self) -> None:
+        """Let nobody in any more; who is on the way in arrives."""
+        self._over = True
+        self._flood.set()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Look who is there; a socket of UNIX has no address."""
+        """Look who is there; who has no address has gone."""
         peer = transport.get_extra_info("peername")
-        if isinstance(peer, tuple) and self._cuts_off(peer[0]):
+        if peer is None or self._cuts_off(peer[0]):
             cast(asyncio.Transport, transport).abort()
             return
 
@@ -99,7 +105,7 @@ class Door(asyncio.Protocol):
         """Take what comes until a second has passed without a flood."""
         monotonic = self._node.manager.clock.monotonic
         until = monotonic() + 1
-        while monotonic() < until:
+        while monotonic() < until and not self._over:
             async with asyncio.TaskGroup() as tasks:
                 for each in sockets:
                     for known in self._waiting(each):

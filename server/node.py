@@ -13,6 +13,7 @@ import msgspec
 from starlette.types import Scope
 
 from actors.errors import Refused
+from actors.expiry import LEEWAY
 from actors.manager import ConnectionManager
 from actors.principal import Principal
 from server import __version__
@@ -28,11 +29,13 @@ from server.newcomers import Newcomers
 from server.settings import BadSettings, Settings
 from server.tenants import Tenants
 from server.tickets import LASTS, Tickets
+from server.tokens import EXPIRED
 
 REQUEST = 4.0
 """Commands that a request over HTTP counts for; it costs as much."""
 WAITING = 100
 """Requests of a tenant that may wait when one more comes."""
+REVOKED = "this token was revoked"
 HTTP = "http"
 """Whose turn it is among the commands: that of one request at a time."""
 
@@ -109,6 +112,17 @@ class Node:
 
         return self._look(site_of(scope), lambda: self._admit(credentials))
 
+    def confirm(self, principal: Principal) -> None:
+        """See that who was let in a while ago still would be. Raises Refused."""
+        if principal.kid:
+            self.gate.check_maker(principal)
+
+        if self.manager.access.revoked(principal):
+            raise Refused("unauthorized", REVOKED)
+
+        if principal.expires + LEEWAY <= self.manager.clock.wall():
+            raise Refused("token_expired", EXPIRED)
+
     def renew(self, token: str, address: str) -> Principal:
         """Say whom the token speaks for that an open connection brings. Raises Refused as above."""
         return self._look(address, lambda: self.gate.authenticate(token))
@@ -172,7 +186,7 @@ class Node:
             principal = self.gate.admit(credentials)
 
         if self.manager.access.revoked(principal):
-            raise Refused("unauthorized", "this token was revoked")
+            raise Refused("unauthorized", REVOKED)
 
         return principal
 

@@ -42,14 +42,16 @@ class DrainingServer(uvicorn.Server):
         self._node = node
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
-        self._door: asyncio.Task[None] | None = None
+        self._door: Door | None = None
+        self._standing: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and remember the loop for the signal handler; who comes passes our own door."""
         self._loop = asyncio.get_running_loop()
         await super().startup([])
         make = partial(HardenedHttp, self.config, self.server_state, self.lifespan.state)
-        self._door = self._loop.create_task(Door(self._node, make).stand(sockets or []))
+        self._door = Door(self._node, make)
+        self._standing = self._loop.create_task(self._door.stand(sockets or []))
         gc.collect()
         gc.freeze()  # what was imported stays: a full collection need not look at it again
 
@@ -75,17 +77,18 @@ class DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Stop when the node has failed: a process that serves nothing must not look alive."""
-        assert self._door is not None
-        if self._door.done():
-            self._door.result()
+        assert self._standing is not None
+        if self._standing.done():
+            self._standing.result()
 
         return await super().on_tick(counter) or self._node.failed
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let nobody in any more, and go on as uvicorn does."""
         assert self._door is not None
-        self._door.cancel()
-        await asyncio.wait([self._door])
+        assert self._standing is not None
+        self._door.leave()
+        await self._standing
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -9,12 +9,12 @@ from fastapi.responses import Response
 
 from actors.errors import Refused
 from actors.log import Repeated
-from server.callers import caller_of
+from server.callers import body_of, caller_of
 from server.documents import Broadcasted, Publish, Published
 from server.node import Node
 from server.openapi import KEY, ROOM, described
 from server.problems import reply
-from server.requests import check_room, read_body
+from server.requests import check_room
 
 _key = re.compile(r"[!-~]{1,128}")
 
@@ -34,7 +34,7 @@ def read_key(request: Request, purpose: str) -> str:
 
 def add_messages(app: FastAPI, node: Node) -> None:
     """Add POST /v1/rooms/{room}/messages and POST /v1/broadcast."""
-    manager, limit = node.manager, node.settings.limits.text_bytes
+    manager = node.manager
 
     @app.post(
         "/v1/rooms/{room}/messages",
@@ -46,7 +46,7 @@ def add_messages(app: FastAPI, node: Node) -> None:
         principal = await caller_of(node, request)
         room = check_room(request.path_params["room"])
         principal.require(room, "publish")
-        body = await read_body(request, limit, Publish)
+        body = await body_of(node, request, principal, Publish)
         at = await manager.send_message(principal, room, body.data, read_key(request, "publish"))
         repeated = isinstance(at, Repeated)
         return reply(Published(room=room, epoch=at.epoch, offset=at.offset, duplicate=repeated))
@@ -60,7 +60,7 @@ def add_messages(app: FastAPI, node: Node) -> None:
         """Publish a value to every room of the tenant that the token covers; answers how many."""
         principal = await caller_of(node, request)
         principal.require_somewhere("publish")
-        body = await read_body(request, limit, Publish)
+        body = await body_of(node, request, principal, Publish)
         places = await manager.broadcast(principal, body.data, read_key(request, "broadcast"))
         repeated = any(isinstance(each, Repeated) for each in places)
         return reply(Broadcasted(rooms=len(places), duplicate=repeated))

@@ -9,18 +9,18 @@ from fastapi.responses import Response
 from msgspec import UNSET
 
 from actors.errors import Refused
+from server.callers import body_of
 from server.directory import NO_CONNECTION
 from server.documents import Revoke, Revoked
 from server.node import Node
 from server.openapi import described
 from server.problems import reply
-from server.requests import read_body
 from server.routes.connections import administrator
 
 
 def add_revoke(app: FastAPI, node: Node) -> None:
     """Add POST /v1/revoke."""
-    manager, limit = node.manager, node.settings.limits.text_bytes
+    manager = node.manager
 
     @app.post(
         "/v1/revoke",
@@ -30,7 +30,7 @@ def add_revoke(app: FastAPI, node: Node) -> None:
     async def revoke(request: Request) -> Response:
         """Revoke a subject, a token, a key or a connection; answers how many were closed."""
         principal = await administrator(node, request)
-        body = await read_body(request, limit, Revoke)
+        body = await body_of(node, request, principal, Revoke)
         closed = manager.revoke(principal.tenant, **body.named)
         if body.connection and not closed:
             raise Refused("not_found", NO_CONNECTION, "connection")

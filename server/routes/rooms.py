@@ -5,18 +5,18 @@ from __future__ import annotations
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
-from server.callers import caller_of
+from server.callers import body_of, caller_of
 from server.directory import Directory
 from server.documents import Affected, PageQuery, RoomPage, RoomState, Unsubscribe
 from server.node import Node
 from server.openapi import PAGE, ROOM, described
 from server.problems import reply
-from server.requests import check_room, read_body, read_query
+from server.requests import check_room, read_query
 
 
 def add_rooms(app: FastAPI, node: Node) -> None:
     """Add GET /v1/rooms, GET /v1/rooms/{room} and POST /v1/rooms/{room}/unsubscribe."""
-    directory, limit = Directory(node.manager), node.settings.limits.text_bytes
+    directory = Directory(node.manager)
 
     @app.get("/v1/rooms", operation_id="rooms", **described(RoomPage, parameters=PAGE))
     async def rooms(request: Request) -> Response:
@@ -47,6 +47,6 @@ def add_rooms(app: FastAPI, node: Node) -> None:
         principal = await caller_of(node, request)
         name = check_room(request.path_params["room"])
         principal.require(name, "admin")
-        body = await read_body(request, limit, Unsubscribe)
+        body = await body_of(node, request, principal, Unsubscribe)
         whom = (body.connection or "", body.subject or "")
         return reply(Affected(connections=directory.unsubscribe(principal, name, *whom)))

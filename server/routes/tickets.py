@@ -9,17 +9,16 @@ from msgspec import UNSET, structs
 from actors.errors import Refused
 from actors.principal import Principal
 from actors.selection import A_COMMAND
-from server.callers import caller_of
+from server.callers import body_of, caller_of
 from server.documents import Ticket, TicketOrder
 from server.node import Node
 from server.openapi import described
 from server.problems import reply
-from server.requests import read_body
 
 
 def add_tickets(app: FastAPI, node: Node) -> None:
     """Add POST /v1/tickets."""
-    limit, clock = node.settings.limits.text_bytes, node.manager.clock
+    clock = node.manager.clock
 
     @app.post(
         "/v1/tickets",
@@ -30,8 +29,9 @@ def add_tickets(app: FastAPI, node: Node) -> None:
         """Make a ticket for one connection: `?ticket=` of a socket takes it once."""
         maker = await caller_of(node, request)
         maker.require_somewhere("admin")
-        order = await read_body(request, limit, TicketOrder)
+        order = await body_of(node, request, maker, TicketOrder)
         await node.pace(maker.tenant, len(order.rooms) * len(maker.grants) / A_COMMAND)
+        node.confirm(maker)
         principal, now = holder_of(order, maker), clock.wall()
         if node.manager.access.revoked(principal):
             raise Refused("forbidden", "this subject is revoked", "sub")

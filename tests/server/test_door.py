@@ -7,6 +7,7 @@ import errno
 import os
 import resource
 import socket
+import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, cast
@@ -24,10 +25,10 @@ HERE, DEAF = "127.0.0.1", "127.0.0.2"
 WITHIN = 5.0
 
 
-@pytest.fixture(params=[True, False], ids=["uvloop", "asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
-    """Real time, on the loops that a server may have."""
-    return "asyncio", {"use_uvloop": request.param}
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """Real time, on the loop of a server."""
+    return "asyncio", {"use_uvloop": True}
 
 
 class Greeter(asyncio.Protocol):
@@ -69,16 +70,17 @@ def node_with_the_deaf() -> Node:
 
 
 @asynccontextmanager
-async def standing(node: Node, *listening: socket.socket) -> AsyncIterator[Door]:
+async def standing(
+    node: Node, *listening: socket.socket, make: type[Greeter] = Greeter
+) -> AsyncIterator[Door]:
     """Let a door stand before sockets; at its end they are still open."""
-    door = Door(node, Greeter)
+    door = Door(node, make)
     task = asyncio.create_task(door.stand(listening))
     try:
         yield door
     finally:
-        task.cancel()
-        await asyncio.wait([task])
-        assert task.cancelled()
+        door.leave()
+        await task
         for each in listening:
             assert each.fileno() >= 0
             each.close()
@@ -153,6 +155,41 @@ async def test_a_crowd_in_a_flood_comes_in_whole_and_each_that_is_cut_is_counted
         said = await asyncio.gather(*(greeting(port, source) for source in sources))
         assert said == [b"", b"hello 127.0.0.1"] * AT_ONCE
         assert await counted(node) == before + AT_ONCE
+
+
+async def test_who_is_on_the_way_in_when_the_door_is_left_arrives(
+    listening: socket.socket,
+) -> None:
+    class Last(Greeter):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            """Greet as the last one."""
+            door.leave()
+            super().connection_made(transport)
+
+    node, port = node_with_the_deaf(), port_of(listening)
+    async with asyncio.timeout(4 * WITHIN), standing(node, listening, make=Last) as door:
+        await flood(door, port)
+        assert await greeting(port) == b"hello 127.0.0.1"
+
+
+async def test_who_has_gone_before_it_comes_in_makes_no_work(listening: socket.socket) -> None:
+    made = 0
+
+    class Counted(Greeter):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            """Count."""
+            nonlocal made
+            made += 1
+            super().connection_made(transport)
+
+    for _ in range(10):
+        with socket.create_connection(("127.0.0.1", port_of(listening))) as gone:
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    node = node_with_the_deaf()
+    async with asyncio.timeout(4 * WITHIN), standing(node, listening, make=Counted):
+        assert await greeting(port_of(listening)) == b"hello 127.0.0.1"
+        assert made == 1
 
 
 async def test_every_socket_is_served_in_a_flood_at_one(listening: socket.socket) -> None:

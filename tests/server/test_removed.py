@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 from fastapi import FastAPI
 from websockets.exceptions import InvalidStatus
@@ -14,12 +16,15 @@ from websockets.exceptions import InvalidStatus
 from server.app import create_app
 from server.auth import WITHDRAWN
 from server.node import Node
+from server.tokens import EXPIRED
 from tests.e2e.clients import WITHIN, client
 from tests.server.api import Caller, able, settings_of, token_of
 from tests.tokens import OPERATOR, OTHER_SECRET, SECRET, mint
 
 pytestmark = pytest.mark.anyio
 Ask = Callable[[str], Caller]
+LATER = 4_000_000_000.0
+"""A Unix time at which every token has expired."""
 OLD, NEW = (
     f"[keys.{kid}]\nsecret = '{s}'\n" for kid, s in (("old", SECRET), ("new", OTHER_SECRET))
 )
@@ -179,3 +184,42 @@ async def test_a_token_of_a_tenant_that_is_gone_is_told_what_any_other_is(
         ]
         assert answers[0] == answers[1]
         assert b"no tenant is configured" not in answers[0]
+
+
+WAYS: dict[str, Callable[[FastAPI, Path], None]] = {
+    "this token was revoked": lambda app, file: app.state.node.manager.access.revoke(
+        "acme", subject="eve"
+    ),
+    WITHDRAWN: lambda app, file: change(app, file, NEW),
+    EXPIRED: lambda app, file: setattr(app.state.node.manager.clock, "wall", lambda: LATER),
+}
+BODIES: dict[str, Any] = {
+    "/v1/rooms/a/messages": {"data": 1},
+    "/v1/broadcast": {"data": 1},
+    "/v1/rooms/a/unsubscribe": {"subject": "bob"},
+    "/v1/revoke": {"subject": "bob"},
+    "/v1/tickets": {"rooms": able("*", "listen")},
+}
+
+
+@pytest.mark.parametrize("why", WAYS, ids=["revoked", "removed", "expired"])
+@pytest.mark.parametrize("path", BODIES)
+async def test_a_body_that_comes_after_its_sender_may_no_more_does_nothing(
+    app: FastAPI, address: str, file: Path, path: str, why: str
+) -> None:
+    token, body = by(SECRET, sub="eve"), msgspec.json.encode(BODIES[path])
+    host, port = address.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    with anyio.fail_after(WITHIN):
+        writer.write(
+            f"POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n"
+            f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n".encode()
+        )
+        assert b"100" in await reader.readuntil(b"\r\n\r\n")
+        WAYS[why](app, file)
+        writer.write(body)
+        answer = await reader.readuntil(b"}")
+        writer.close()
+
+    assert b" 401 " in answer
+    assert why.encode() in answer
