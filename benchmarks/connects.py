@@ -2,7 +2,8 @@
 
 Measured: connections a second, and CPU of the server's process for each, over the whole life of a
 listener: TCP, upgrade, `hello`, `joined`, close frames both ways, end of the TCP connection; a
-number of them at a time, all in one room. Not measured: TLS, tokens, a history to replay.
+number of them at a time, all in one room, where one more stays. Not measured: TLS, tokens, a
+history to replay.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ async def _measure(subject: Server, plan: Plan, report: Report) -> None:
     usages: list[Usage] = []
     done = plan.connects // plan.at_once * plan.at_once
     try:
+        await target.open(lambda: Socket("/v1/rooms/connects/listen"))
         for _ in range(plan.runs):
             with measured(subject) as usage:
                 async with asyncio.TaskGroup() as tasks:

@@ -72,6 +72,7 @@ class HardenedHttp(HttpToolsProtocol):
             self._disconnect(self._answered)
 
         super().connection_lost(exc)
+        self.flow.end()
 
     def shutdown(self) -> None:
         """End with the answers that are due, but wait for no body that they would need."""

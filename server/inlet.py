@@ -13,6 +13,10 @@ PIECES = 8
 """Pieces after which others have their turn."""
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 class Inlet(FlowControl):
     """uvicorn's flow control, which would read on whatever is left of what was read."""
 
@@ -20,6 +24,10 @@ class Inlet(FlowControl):
         """Take what is to be called when more may come; that reads on once nothing is left."""
         super().__init__(transport)
         self._resumed = resumed
+
+    def end(self) -> None:
+        """Resume nothing any more: no cycle is left for the garbage collector."""
+        self._resumed = _nothing
 
     def rest(self, goes_on: bool) -> None:
         """Read no more; what was read goes on in the next turn, or when more is wanted."""

@@ -4,9 +4,7 @@ An idle connection owns no task, no timer and no buffer. It reads frames, answer
 breaks the rules, and gives messages to its sink: the ASGI application until the route has admitted
 the connection, its actor from then on. Writes go to the transport as prepared bytes, which it
 sends at once or else says `pause_writing`, for its high-water mark is zero.
-
-picows has as small a protocol, but its read buffer doubles for a flooding peer and never shrinks,
-and it has no deflate.
+picows has no deflate, and its read buffer doubles for a flooding peer and never shrinks.
 """
 
 from __future__ import annotations
@@ -21,11 +19,10 @@ from uvicorn.server import ServerState
 from actors.wire import pack_frame
 from server.asgi import ACCEPT_WITHIN, AsgiSession
 from server.frames import CLOSE, PART, PING, PONG, FrameReader, Violation, close_frame, read_close
+from server.lean import NOBODY
 from server.ports import ABORT_AFTER, CLOSE_WITHIN, LOST, TURN, UNREAD, Controls, Shared, Sink
 from server.upgrade import Request
 from server.wheel import TICK
-
-RESTART = 1012
 
 
 class LeanWebSocket(asyncio.Protocol):
@@ -124,12 +121,15 @@ class LeanWebSocket(asyncio.Protocol):
         if not self.crowded:
             self._sink.lost(self._peer_code or LOST)
 
+        if self._reader is None:
+            self._sink = NOBODY  # no cycle is left for the garbage collector
+
     def shutdown(self) -> None:
         """Close because the server stops; uvicorn calls it for each connection that is left."""
         if self._reader is None:
             self.transport.close()
         else:
-            self.close(RESTART, "restart", ABORT_AFTER)
+            self.close(1012, "restart", ABORT_AFTER)
 
     def accept(self, deflates: bool, early: bytes) -> None:
         """Begin with frames, `early` ones first, holding the first message until `proceed`."""

@@ -120,6 +120,7 @@ def _read_listen(node: Node, websocket: WebSocket, principal: Principal) -> Join
 
 async def _serve(node: Node, websocket: WebSocket, kind: Kind, first: First) -> None:
     """Admit a connection, hand it to an actor, and carry it to its end."""
+    await give_way()
     if brings_token_later(websocket.scope):
         await _serve_newcomer(node, websocket, kind, first)
         return

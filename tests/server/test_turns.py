@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,6 +12,10 @@ import pytest
 from starlette.types import ASGIApp, Message
 
 from server.app import create_app
+from server.http import HardenedHttp
+from server.protocol import LeanWebSocket
+from server.turns import give_way
+from tests.hosted import hosted
 from tests.server.api import able, settings_of, token_of
 
 pytestmark = pytest.mark.anyio
@@ -75,10 +81,71 @@ async def turns_of(app: ASGIApp, kind: str, path: str, token: str) -> tuple[int,
     [
         ("http", "/v1/rooms/a/messages", GOOD, 200, 6),
         ("http", "/v1/rooms/a/messages", GOOD + "x", 401, 4),
-        ("websocket", "/v1/connect", GOOD + "x", 401, 2),
+        ("websocket", "/v1/connect", GOOD + "x", 401, 3),
     ],
 )
 async def test_others_have_their_turn_between_the_parts_of_a_request(
     app: ASGIApp, kind: str, path: str, token: str, status: int, parts: int
 ) -> None:
-    assert await turns_of(app, kind, path, token) == (status, parts)
+    # who gives way is called in the next turn, and goes on in the one after that
+    assert await turns_of(app, kind, path, token) == (status, 2 * parts - 1)
+
+
+async def test_of_many_that_wait_one_goes_on_in_a_turn() -> None:
+    count, most = 0, 0
+
+    async def go_on() -> None:
+        nonlocal count
+        for _ in range(3):
+            await give_way()
+            count += 1
+
+    async with asyncio.TaskGroup() as tasks:
+        waiting = [tasks.create_task(go_on()) for _ in range(20)]
+        while not all(each.done() for each in waiting):
+            before = count
+            await asyncio.sleep(0)
+            most = max(most, count - before)
+
+    assert (count, most) == (60, 1)
+
+
+async def test_who_is_cancelled_holds_up_nobody() -> None:
+    first, second, third = (asyncio.ensure_future(give_way()) for _ in range(3))
+    await asyncio.sleep(0)
+    second.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.gather(first, third)
+
+
+@pytest.mark.parametrize(
+    ("path", "token"), [("/v1/usage", GOOD), ("/v1/rooms/a/messages", GOOD + "x"), ("/no", GOOD)]
+)
+async def test_a_connection_that_is_over_leaves_nothing_to_the_garbage_collector(
+    path: str, token: str
+) -> None:
+    config = {"http": HardenedHttp, "ws": LeanWebSocket}
+    async with hosted(create_app(settings_of()), **config) as port:
+        for upgrade in ("", "Upgrade: websocket\r\nConnection: Upgrade\r\n"):
+            key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            head = f"GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n"
+            await ask(port, f"{head}{upgrade}{key}\r\n".encode())
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(20):
+                    await ask(port, f"{head}{upgrade}{key}\r\n".encode())
+
+                left = Counter(type(each).__name__ for each in gc.get_objects())
+                assert left["HardenedHttp"] + left["LeanWebSocket"] + left["AsgiSession"] <= 2
+            finally:
+                gc.enable()
+
+
+async def ask(port: int, request: bytes) -> None:
+    """Send a request, and leave at the answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    assert await reader.read(12)
+    writer.close()
+    await writer.wait_closed()
