@@ -47,7 +47,7 @@ async def _measure(subject: Server, plan: Plan, report: Report) -> None:
     usages: list[Usage] = []
     done = plan.connects // plan.at_once * plan.at_once
     try:
-        await target.open(lambda: Socket("/v1/rooms/connects/listen"))
+        resident = await target.open(lambda: Socket("/v1/rooms/connects/listen"))
         for _ in range(plan.runs):
             with measured(subject) as usage:
                 async with asyncio.TaskGroup() as tasks:
@@ -55,6 +55,8 @@ async def _measure(subject: Server, plan: Plan, report: Report) -> None:
                         tasks.create_task(_come_and_go(target, done // plan.at_once))
 
             usages.append(usage)
+
+        await resident.close()
     except* (Broken, OSError, TimeoutError) as broken:
         report.check("connects", [reason(error) for error in broken.exceptions])
 

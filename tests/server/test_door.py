@@ -99,6 +99,8 @@ async def greeting(port: int, source: str = HERE, host: str = "127.0.0.1") -> by
         return b""
     finally:
         writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()  # uvloop does not end while a connection does
 
 
 async def flood(door: Door, port: int) -> None:
