@@ -428,10 +428,11 @@ def test_an_address_that_cannot_be_dialled_is_refused() -> None:
 
 
 async def test_audio_after_the_loss_is_not_taken(double: RevAiDouble) -> None:
-    double.plan(close(4010, "Shutting Down"))
+    double.plan(close(4010, "Shutting Down", after=640))
     async with engine_of(double).open(SPEC) as stream:
+        await stream.send(AudioFrame(0, bytes(640)))
         with pytest.raises(UpstreamLost, match="Shutting Down"):
             await stream.receive()
 
         with pytest.raises(UpstreamLost, match="Shutting Down"):
-            await stream.send(AudioFrame(0, bytes(640)))
+            await stream.send(AudioFrame(640, bytes(640)))
