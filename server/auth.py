@@ -152,7 +152,7 @@ class Gate:
         self.check_origin(principal.tenant, credentials.origin)
         return principal
 
-    def check_maker(self, principal: Principal) -> None:
+    def check_signer(self, principal: Principal) -> None:
         """See that the tenant is there, and has the key that signed the token. Raises Refused."""
         customer = self.tenants.by_name.get(principal.tenant)
         known = customer is None or not principal.kid or customer.find(principal.kid) is not None

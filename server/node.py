@@ -115,7 +115,7 @@ class Node:
     def confirm(self, principal: Principal) -> None:
         """See that who was let in a while ago still would be. Raises Refused."""
         if principal.kid:
-            self.gate.check_maker(principal)
+            self.gate.check_signer(principal)
 
         if self.manager.access.revoked(principal):
             raise Refused("unauthorized", REVOKED)
@@ -213,7 +213,7 @@ class Node:
     def _redeem(self, ticket: str, origin: str | None) -> Principal:
         """Say who comes with a ticket, which is used up whatever is said. Raises Refused."""
         principal = self.tickets.redeem(ticket, self.manager.clock.wall())
-        self.gate.check_maker(principal)
+        self.gate.check_signer(principal)
         self.gate.check_origin(principal.tenant, origin)
         return principal
 

@@ -11,7 +11,8 @@ from anyio.lowlevel import checkpoint
 
 
 class Turns:
-    """The line of those who wait for a turn of one event loop."""
+    """The line of those who wait for a turn of one event loop: each once, so at most all requests
+    that are being answered and all upgrades."""
 
     __slots__ = ("_loop", "_waiting")
 
