@@ -4,38 +4,49 @@ of those that wait to go on one does so in each turn."""
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from weakref import WeakKeyDictionary
 
 from anyio.lowlevel import checkpoint
 
 
 class Turns:
-    """The line of those who wait for a turn of one event loop: each once, so at most all requests
-    that are being answered and all upgrades."""
+    """The line of those who wait for a turn of one event loop: each once, and who is cancelled
+    leaves it, so at most all requests that are being answered and all upgrades."""
 
-    __slots__ = ("_loop", "_waiting")
+    __slots__ = ("_called", "_loop", "_waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()
+        self._called = False
 
-    def next(self) -> asyncio.Future[None]:
-        """Return what is done in a turn to come, in which nobody else goes on."""
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def wait(self) -> None:
+        """Go on in a turn to come, in which nobody else does."""
         turn = self._loop.create_future()
-        self._waiting.append(turn)
-        if len(self._waiting) == 1:
-            self._loop.call_soon(self._go_on)
+        self._waiting[turn] = None
+        self._call()
+        try:
+            await turn
+        finally:
+            self._waiting.pop(turn, None)
 
-        return turn
+    def _call(self) -> None:
+        if self._waiting and not self._called:
+            self._called = True
+            self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        turn = self._waiting.popleft()
-        if not turn.done():  # or who waited has been cancelled
-            turn.set_result(None)
-
+        self._called = False
         if self._waiting:
-            self._loop.call_soon(self._go_on)
+            turn, _ = self._waiting.popitem(last=False)
+            if not turn.done():  # or who waited is just being cancelled
+                turn.set_result(None)
+
+        self._call()
 
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = WeakKeyDictionary()
@@ -53,4 +64,4 @@ async def give_way() -> None:
     if turns is None:
         turns = _turns[loop] = Turns(loop)
 
-    await turns.next()
+    await turns.wait()

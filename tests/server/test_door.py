@@ -9,7 +9,7 @@ import resource
 import socket
 import struct
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any, cast
 
 import pytest
@@ -55,6 +55,22 @@ class Watched(socket.socket):
                 self.exhausted.set()
 
             raise
+
+
+class Paced(socket.socket):
+    """A listening socket that keeps how many connections were taken in one turn of the loop."""
+
+    most = taken = 0
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Accept, and count."""
+        found = super().accept()
+        if not self.taken:
+            asyncio.get_running_loop().call_soon(setattr, self, "taken", 0)
+
+        self.taken += 1
+        self.most = max(self.most, self.taken)
+        return found
 
 
 def node_with_the_deaf() -> Node:
@@ -157,6 +173,23 @@ async def test_a_crowd_in_a_flood_comes_in_whole_and_each_that_is_cut_is_counted
         said = await asyncio.gather(*(greeting(port, source) for source in sources))
         assert said == [b"", b"hello 127.0.0.1"] * AT_ONCE
         assert await counted(node) == before + AT_ONCE
+
+
+@pytest.mark.parametrize("source", [HERE, DEAF])
+async def test_in_a_flood_others_have_their_turn_after_so_many(source: str) -> None:
+    node, paced = node_with_the_deaf(), Paced(socket.AF_INET, socket.SOCK_STREAM)
+    paced.bind(("127.0.0.1", 0))
+    paced.listen(2048)
+    async with asyncio.timeout(4 * WITHIN), standing(node, paced) as door:
+        await flood(door, port_of(paced))
+        with ExitStack() as crowd:
+            for _ in range(AT_ONCE + AT_ONCE // 2):
+                address = paced.getsockname()
+                crowd.enter_context(socket.create_connection(address, source_address=(source, 0)))
+
+            assert await greeting(port_of(paced)) == b"hello 127.0.0.1"
+
+        assert paced.most == AT_ONCE
 
 
 async def test_who_is_on_the_way_in_when_the_door_is_left_arrives(

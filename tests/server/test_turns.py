@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message
 from server.app import create_app
 from server.http import HardenedHttp
 from server.protocol import LeanWebSocket
-from server.turns import give_way
+from server.turns import Turns, give_way
 from tests.hosted import hosted
 from tests.server.api import able, settings_of, token_of
 
@@ -110,12 +110,41 @@ async def test_of_many_that_wait_one_goes_on_in_a_turn() -> None:
     assert (count, most) == (60, 1)
 
 
-async def test_who_is_cancelled_holds_up_nobody() -> None:
-    first, second, third = (asyncio.ensure_future(give_way()) for _ in range(3))
+async def test_who_is_cancelled_holds_up_nobody_and_leaves_the_line() -> None:
+    turns = Turns(asyncio.get_running_loop())
+    waiting = [asyncio.ensure_future(turns.wait()) for _ in range(1000)]
     await asyncio.sleep(0)
-    second.cancel()
+    assert len(turns) == 1000
+    for each in waiting[:-2]:
+        each.cancel()
+
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # each is told in the turn after
+    assert len(turns) <= 2
     async with asyncio.timeout(5):
-        await asyncio.gather(first, third)
+        await asyncio.gather(*waiting[-2:])
+
+    assert len(turns) == 0
+
+
+async def test_the_last_one_that_is_cancelled_lets_no_two_go_on_in_a_turn() -> None:
+    turns, gone_on = Turns(asyncio.get_running_loop()), list[int]()
+    loop = asyncio.get_running_loop()
+
+    async def go_on() -> None:
+        await turns.wait()
+        gone_on.append(1)
+
+    alone = asyncio.ensure_future(turns.wait())
+    loop.call_soon(alone.cancel)
+    others = [asyncio.ensure_future(go_on()) for _ in range(4)]
+    most, before = 0, 0
+    while not all(each.done() for each in others):
+        await asyncio.sleep(0)
+        most, before = max(most, len(gone_on) - before), len(gone_on)
+
+    assert alone.cancelled()
+    assert (len(gone_on), most) == (4, 1)
 
 
 @pytest.mark.parametrize(
