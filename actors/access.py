@@ -92,6 +92,7 @@ class Access:
     ) -> int:
         """Close what is live of a tenant's subject, token, key or connection; return their number.
 
+        Of many the last ones are closed some turns of the loop later.
         All but a connection are refused from here on, for a day, or until the last token that is
         live has expired if that is later. Raises Refused("limit_exceeded") if no more can be
         kept: what is live is closed all the same. Speech that waits for who is revoked ends, too.
@@ -105,9 +106,8 @@ class Access:
         named = {each for each in live if not names.isdisjoint(names_of(each.principal))}
         closed = {each for each in live if each in named or each.id == connection}
         closed = {each for each in closed if each.open}
-        for actor in closed:
-            actor.close(REVOKED.because("access was revoked"))
-
+        revoked = REVOKED.because("access was revoked")
+        self._upkeep.endings.end((each, revoked) for each in closed)
         self._upkeep.abandon_lost(tenant, names)
         expires = max((each.principal.expires for each in named), default=0.0)
         self.revocations.add(tenant, names, expires, self._clock.wall())

@@ -80,8 +80,9 @@ class ConnectionManager:
             async with anyio.create_task_group() as self._tasks:
                 self._tasks.start_soon(self.backplane.run, self._deliver, begun.set)
                 await begun.wait()
-                for work in (self.fanout.run, self.membership.run, self.probe.run, self.upkeep.run):
-                    self._tasks.start_soon(work)
+                upkeep = self.upkeep
+                for part in (self.fanout, self.membership, self.probe, upkeep, upkeep.endings):
+                    self._tasks.start_soon(part.run)
 
                 started()
         finally:

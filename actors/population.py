@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, KeysView, Mapping
+from collections.abc import Callable, Iterable, KeysView, Mapping
 
 import anyio
 
@@ -12,6 +12,9 @@ from actors.errors import Close
 
 PAUSE = 0.005
 """Seconds between two endings of many, at most."""
+
+AT_ONCE = 4
+"""Endings of many in one turn of the loop: each takes 50 us, for which everybody else waits."""
 
 _NOBODY: Mapping[str, ConnectionActor] = {}
 
@@ -78,3 +81,29 @@ class Population:
         return dict(
             Counter((("connected" if each.open else "draining"), each.kind) for each in self.actors)
         )
+
+
+class Endings:
+    """Ends many connections, a few in each turn: it holds each that is left once."""
+
+    def __init__(self) -> None:
+        self._left: dict[ConnectionActor, Close] = {}
+        self._told = anyio.Event()
+
+    def end(self, endings: Iterable[tuple[ConnectionActor, Close]]) -> None:
+        """End the first few at once, and the others in the turns that follow."""
+        for number, (actor, close) in enumerate(endings):
+            if number < AT_ONCE:
+                actor.close(close)
+            else:
+                self._left.setdefault(actor, close)
+                self._told.set()
+
+    async def run(self) -> None:
+        """End who is left, until cancelled."""
+        while True:
+            await self._told.wait()
+            self._told = anyio.Event()
+            while self._left:
+                self.end([self._left.popitem() for _ in range(min(AT_ONCE, len(self._left)))])
+                await anyio.lowlevel.checkpoint()

@@ -9,17 +9,18 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Set
+from collections.abc import Iterator, Set
 
 import anyio
 
 from actors.connection import ConnectionActor
-from actors.errors import IDLE, RATE_LIMITED, TOKEN_EXPIRED, Refused, SessionEnd
+from actors.errors import IDLE, RATE_LIMITED, TOKEN_EXPIRED, Close, Refused, SessionEnd
 from actors.expiry import Expiries
 from actors.fanout import Fanout
 from actors.limits import Limits, SpeechLimits
 from actors.messages import Message
 from actors.meter import Meter
+from actors.population import Endings
 from actors.ports import Backplane, Clock
 from actors.refusals import slowed
 from actors.revocation import Name, names_of
@@ -82,6 +83,7 @@ class Upkeep:
         """Connections whose mailbox held something lately."""
         self.leaving: set[ConnectionActor] = set()
         """Connections that are closed and may still flush."""
+        self.endings = Endings()
         self.expiries: Expiries[ConnectionActor] = Expiries()
         """Connections whose token expires."""
         self.speaking: dict[str, SpeechSession] = {}
@@ -115,19 +117,13 @@ class Upkeep:
     def sweep(self, now: float) -> None:
         """End what is late: readers, tokens, sockets that do not flush, silent sessions."""
         limits = self._limits
-        for actor in list(self.backlogged):
-            if slow := actor.egress.overdue(now):
-                actor.close(slow.close)
-            elif not actor.egress:
-                self.backlogged.discard(actor)
-
+        self.endings.end(self._overdue(now))
         for actor in list(self.leaving):
             if now - actor.ended > limits.egress.flush_within:
                 actor.transport.abort()
 
-        for actor in self.expiries.due(self._clock.wall()):
-            actor.close(TOKEN_EXPIRED.because("the token has expired; come back with another"))
-
+        expired = TOKEN_EXPIRED.because("the token has expired; come back with another")
+        self.endings.end((each, expired) for each in self.expiries.due(self._clock.wall()))
         for session in list(self.speaking.values()):
             self._look_after(session, now)
 
@@ -135,6 +131,14 @@ class Upkeep:
         self._presence.tell()
         self._ration(now)
         self._backplane.sweep(now)
+
+    def _overdue(self, now: float) -> Iterator[tuple[ConnectionActor, Close]]:
+        """Yield who reads too slowly; forget who has caught up."""
+        for actor in list(self.backlogged):
+            if slow := actor.egress.overdue(now):
+                yield actor, slow.close
+            elif not actor.egress:
+                self.backlogged.discard(actor)
 
     def _ration(self, now: float) -> None:
         """Read the speakers of a tenant no further while it has had more audio than its quota.

@@ -11,6 +11,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from server.frames import Payload, Violation
+from server.turns import Turns, turns_of
 from server.wheel import Wheel, wheel_of
 
 End = tuple[str, int | None]
@@ -123,6 +124,7 @@ class Shared:
 
         self.config, self.state, self.loop = config, state, loop
         self.wheel: Wheel = wheel_of(loop)
+        self.turns: Turns = turns_of(loop)
         self.limit = config.ws_max_size
         """Bytes of one message."""
         self.interval = config.ws_ping_interval or 0.0

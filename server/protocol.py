@@ -10,7 +10,6 @@ picows has no deflate, and its read buffer doubles for a flooding peer and never
 from __future__ import annotations
 
 import asyncio
-from asyncio.transports import BaseTransport
 from typing import Any, cast
 
 from uvicorn.config import Config
@@ -68,7 +67,7 @@ class LeanWebSocket(asyncio.Protocol):
         self._controls: Controls | None = None
         self._sink: Sink = AsgiSession(self, shared, app_state)
 
-    def connection_made(self, transport: BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the head."""
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=0)
@@ -87,7 +86,10 @@ class LeanWebSocket(asyncio.Protocol):
             return
 
         if self._peer_code:
-            self._drop(len(data))
+            self._dropped += len(data)
+            if self._dropped > UNREAD:  # within reason: what comes after the end of the peer
+                self.transport.abort()
+
             return
 
         if self._held or self.crowded:
@@ -114,15 +116,12 @@ class LeanWebSocket(asyncio.Protocol):
             self._sink.resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Leave the server's books, and tell the sink."""
+        """Leave the server's books, and tell the sink in its turn: many may be lost at once."""
         self._shared.wheel.forget(self)
         self._shared.state.connections.discard(self)
         self._sink.writable, self._lost = False, True
-        if not self.crowded:
-            self._sink.lost(self._peer_code or LOST)
-
-        if self._reader is None:
-            self._sink = NOBODY  # no cycle is left for the garbage collector
+        if self._sink is not NOBODY:
+            self._shared.turns.call(self._tell_loss)
 
     def shutdown(self) -> None:
         """Close because the server stops; uvicorn calls it for each connection that is left."""
@@ -147,8 +146,7 @@ class LeanWebSocket(asyncio.Protocol):
     def adopt(self, sink: Sink) -> None:
         """Give the connection to another sink, which gets messages once it says `proceed`."""
         sink.writable = self._sink.writable and not self._over
-        self._sink = sink
-        self._held = True
+        self._sink, self._held = sink, True
 
     def hold(self) -> None:
         """Give no more messages until `proceed`."""
@@ -196,17 +194,16 @@ class LeanWebSocket(asyncio.Protocol):
             return self._sink.due()
 
         shared, now = self._shared, self._shared.wheel.now
-        silent = (now - self._heard) * TICK
-        if self._asked > self._heard and not self._paused:
-            if (now - self._asked) * TICK < shared.timeout:
-                return shared.timeout - (now - self._asked) * TICK  # it is more than one turn
+        asked = self._asked > self._heard and not self._paused
+        since, most = (self._asked, shared.timeout) if asked else (self._heard, shared.interval)
+        left = most - (now - since) * TICK
+        if left > 0 and not self._paused:
+            self._asked = self._asked if asked else 0
+            return left
 
+        if asked:
             self.close(1011, "keepalive ping timeout", ABORT_AFTER)
             return ABORT_AFTER
-
-        if silent < shared.interval and not self._paused:
-            self._asked = 0
-            return shared.interval - silent
 
         # Its pong is not asked for while we do not read, but a broken connection shows.
         self._asked = 0 if self._paused else now
@@ -258,8 +255,15 @@ class LeanWebSocket(asyncio.Protocol):
         if not self._held:
             self.proceed()
 
-        if self._lost and not self.crowded:
+        if self._lost:
+            self._tell_loss()
+
+    def _tell_loss(self) -> None:
+        if not self.crowded:
             self._sink.lost(self._peer_code or LOST)
+
+        if self._reader is None:
+            self._sink = NOBODY  # no cycle is left for the garbage collector
 
     def _break(self, violation: Violation) -> None:
         """End with the code of the violation; a peer that broke its goodbye gets none."""
@@ -270,30 +274,26 @@ class LeanWebSocket(asyncio.Protocol):
             self._shared.wheel.watch(self, CLOSE_WITHIN + ABORT_AFTER)
             self._sink.violated(violation)
 
-    def _drop(self, size: int) -> None:
-        """Drop what comes after the end of the peer, within reason."""
-        self._dropped += size
-        if self._dropped > UNREAD:
-            self.transport.abort()
-
     def _control(self, opcode: int, payload: bytes) -> None:
-        if opcode != CLOSE:
-            if opcode == PONG and self._asked:
-                self._asked = 0
-            elif not self._over:
-                self._controls = self._controls or Controls()
-                read = self.transport.get_write_buffer_size() == 0
-                self._controls.count(self._shared.loop.time(), read)
-                if opcode == PING:
-                    self.transport.write(pack_frame(PONG, payload))
+        if opcode == CLOSE:
+            self._peer_code = read_close(payload)
+            self._shared.turns.call(lambda: self._answer_close(payload[:2]))
+        elif opcode == PONG and self._asked:
+            self._asked = 0
+        elif not self._over:
+            self._controls = self._controls or Controls()
+            read = self.transport.get_write_buffer_size() == 0
+            self._controls.count(self._shared.loop.time(), read)
+            if opcode == PING:
+                self.transport.write(pack_frame(PONG, payload))
 
-            return
-
-        self._peer_code = read_close(payload)
+    def _answer_close(self, payload: bytes) -> None:
+        """Answer a close frame, in its turn: many may leave at once."""
         if not self._over:
             self._closing, self._sink.writable = True, False
-            self.transport.write(pack_frame(CLOSE, payload[:2]))
+            self.transport.write(pack_frame(CLOSE, payload))
 
-        self._sink.lost(self._peer_code)
-        self._shared.wheel.watch(self, CLOSE_WITHIN)
-        self.transport.close()
+        self._tell_loss()
+        if not self._lost:
+            self._shared.wheel.watch(self, CLOSE_WITHIN)
+            self.transport.close()

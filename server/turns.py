@@ -1,55 +1,68 @@
-"""What a request does in one turn of the event loop, everybody else waits for: so it is parted, and
-of those that wait to go on one does so in each turn."""
+"""What is done for somebody in one turn of the event loop, everybody else waits for: so a request
+is parted, and of the parts and ends that wait one is done in each turn."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 from anyio.lowlevel import checkpoint
 
 
 class Turns:
-    """The line of those who wait for a turn of one event loop: each once, and who is cancelled
-    leaves it, so at most all requests that are being answered and all upgrades."""
+    """The line of what waits for a turn of one event loop, each once: at most all requests that are
+    being answered, all upgrades and all connections. Who is cancelled leaves it."""
 
     __slots__ = ("_called", "_loop", "_waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()
+        self._waiting: OrderedDict[object, Callable[[], None]] = OrderedDict()
         self._called = False
 
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def call(self, act: Callable[[], None]) -> None:
+        """Do something in a turn to come, in which nothing else of the line is done."""
+        self._line_up(act, act)
+
     async def wait(self) -> None:
-        """Go on in a turn to come, in which nobody else does."""
+        """Go on in a turn to come, in which nothing else of the line is done."""
         turn = self._loop.create_future()
-        self._waiting[turn] = None
-        self._call()
+        self._line_up(turn, lambda: None if turn.done() else turn.set_result(None))
         try:
             await turn
         finally:
             self._waiting.pop(turn, None)
 
-    def _call(self) -> None:
-        if self._waiting and not self._called:
+    def _line_up(self, what: object, act: Callable[[], None]) -> None:
+        self._waiting[what] = act
+        if not self._called:
             self._called = True
             self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        self._called = False
         if self._waiting:
-            turn, _ = self._waiting.popitem(last=False)
-            if not turn.done():  # or who waited is just being cancelled
-                turn.set_result(None)
-
-        self._call()
+            _, act = self._waiting.popitem(last=False)
+            self._loop.call_soon(self._go_on)
+            act()
+        else:
+            self._called = False
 
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = WeakKeyDictionary()
+
+
+def turns_of(loop: asyncio.AbstractEventLoop) -> Turns:
+    """Return the line of a loop."""
+    turns = _turns.get(loop)
+    if turns is None:
+        turns = _turns[loop] = Turns(loop)
+
+    return turns
 
 
 async def give_way() -> None:
@@ -60,8 +73,4 @@ async def give_way() -> None:
         await checkpoint()
         return
 
-    turns = _turns.get(loop)
-    if turns is None:
-        turns = _turns[loop] = Turns(loop)
-
-    await turns.wait()
+    await turns_of(loop).wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Message
 
+from actors.expiry import LEEWAY
+from actors.population import AT_ONCE
 from server.app import create_app
 from server.http import HardenedHttp
 from server.protocol import LeanWebSocket
@@ -19,7 +22,10 @@ from tests.hosted import hosted
 from tests.server.api import able, settings_of, token_of
 
 pytestmark = pytest.mark.anyio
-GOOD = token_of(rooms=able("*", "publish", "listen"))
+GOOD = token_of(rooms=able("*", "publish", "listen"), headers={"kid": "main"})
+UPGRADE = "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+KEY = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+MANY = 40
 
 
 @pytest.fixture
@@ -147,6 +153,47 @@ async def test_the_last_one_that_is_cancelled_lets_no_two_go_on_in_a_turn() -> N
     assert (len(gone_on), most) == (4, 1)
 
 
+@pytest.mark.parametrize("how", ["cut", "close", "revoke", "expire"])
+async def test_of_many_that_leave_at_once_a_few_do_so_in_a_turn(how: str) -> None:
+    app, config = create_app(settings_of()), {"http": HardenedHttp, "ws": LeanWebSocket}
+    manager = app.state.node.manager
+
+    def here() -> int:
+        return sum(each.open for each in manager.actors)
+
+    token = token_of(exp=int(time.time() - LEEWAY) + 2) if how == "expire" else GOOD
+    async with asyncio.timeout(20), hosted(app, **config) as port:
+        crowd = [await come(port, token) for _ in range(MANY)]
+        assert here() == MANY
+        for writer in crowd:
+            if how == "cut":
+                writer.transport.abort()
+            elif how == "close":
+                writer.write(b"\x88\x82\0\0\0\0\x03\xe8")
+
+        if how == "revoke":
+            assert manager.revoke("acme", key="main") == MANY
+            assert here() == MANY - AT_ONCE
+
+        before, most = here(), 0
+        while before:
+            await asyncio.sleep(0)
+            most, before = max(most, before - here()), here()
+
+        assert most <= (1 if how in ("cut", "close") else AT_ONCE)
+        for writer in crowd:
+            writer.close()
+
+
+async def come(port: int, token: str) -> asyncio.StreamWriter:
+    """Connect, and wait for the greeting."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = f"GET /v1/connect HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n{UPGRADE}{KEY}"
+    writer.write(f"{head}\r\n".encode())
+    await reader.readuntil(b'"hello"')
+    return writer
+
+
 @pytest.mark.parametrize(
     ("path", "token"), [("/v1/usage", GOOD), ("/v1/rooms/a/messages", GOOD + "x"), ("/no", GOOD)]
 )
@@ -155,15 +202,14 @@ async def test_a_connection_that_is_over_leaves_nothing_to_the_garbage_collector
 ) -> None:
     config = {"http": HardenedHttp, "ws": LeanWebSocket}
     async with hosted(create_app(settings_of()), **config) as port:
-        for upgrade in ("", "Upgrade: websocket\r\nConnection: Upgrade\r\n"):
-            key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        for upgrade in ("", UPGRADE):
             head = f"GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n"
-            await ask(port, f"{head}{upgrade}{key}\r\n".encode())
+            await ask(port, f"{head}{upgrade}{KEY}\r\n".encode())
             gc.collect()
             gc.disable()
             try:
                 for _ in range(20):
-                    await ask(port, f"{head}{upgrade}{key}\r\n".encode())
+                    await ask(port, f"{head}{upgrade}{KEY}\r\n".encode())
 
                 left = Counter(type(each).__name__ for each in gc.get_objects())
                 assert left["HardenedHttp"] + left["LeanWebSocket"] + left["AsgiSession"] <= 2
