@@ -11,16 +11,7 @@ from collections.abc import Coroutine
 from typing import Protocol
 
 from actors.commands import AnyCommand, Flush, Join, Leave, Ping, Publish, Refresh, Start, Stop
-from actors.errors import (
-    GONE,
-    INTERNAL,
-    NORMAL,
-    TOO_BIG,
-    Close,
-    Refused,
-    SessionEnd,
-    ending,
-)
+from actors.errors import GONE, INTERNAL, NORMAL, Close, Refused, SessionEnd, ending
 from actors.lifecycle import Lifecycle
 from actors.mailbox import Mailbox, Tally
 from actors.messages import Ack, AnyEvent
@@ -28,7 +19,7 @@ from actors.meter import Meters
 from actors.microphone import Kind, Microphone, Studio
 from actors.ports import Transport
 from actors.principal import Principal
-from actors.refusals import Patience, error_of, goodbye
+from actors.refusals import Patience, check_size, error_of, goodbye
 from actors.wire import Burst, Frame, decode, holds_audio
 
 log = logging.getLogger("roomcast.connection")
@@ -70,6 +61,7 @@ class ConnectionActor:
     """One connection. `receive` and `deliver` are its two doors; `close` is its one ending."""
 
     __slots__ = (
+        "_departed",
         "_hub",
         "_patience",
         "address",
@@ -99,6 +91,7 @@ class ConnectionActor:
         """Monotonic seconds at which it was closed; its socket may still flush."""
         self.microphone: Microphone | None = None
         self._patience: Patience | None = None
+        self._departed = False
 
     @property
     def open(self) -> bool:
@@ -171,16 +164,30 @@ class ConnectionActor:
 
     def close(self, close: Close) -> None:
         """End the connection: status first, flush second, socket third. The first reason wins."""
+        self.condemn(close)
+        self.depart()
+
+    def condemn(self, close: Close) -> bool:
+        """Obey nothing any more, and end the speech; `depart` does the rest. The first wins."""
         if self.open and close.flush:
             self._hub.flush()
 
         if not self.lifecycle.closed(close):
-            return
+            return False
 
         self.ended = self._hub.clock.monotonic()
         if self.microphone is not None:
             self.microphone.leave(close)
 
+        return True
+
+    def depart(self) -> None:
+        """Leave the rooms, say goodbye and end the socket, for the reason given. Idempotent."""
+        close = self.lifecycle.reason
+        if close is None or self._departed:
+            return
+
+        self._departed = True
         self._hub.closing(self, close)
         if close.flush:
             self.tell(goodbye(close, self._hub.reconnect_ms()))
@@ -221,7 +228,7 @@ class ConnectionActor:
             raise SessionEnd(ending(refusal)) from None
 
     async def _act(self, data: str | bytes) -> None:
-        self._check_size(data)
+        check_size(data, self._hub.limits)
         codec = self.transport.codec
         if not (holds_audio(data, codec) or self._at_once() or await self._turn()):
             return
@@ -266,21 +273,6 @@ class ConnectionActor:
         commands = self._hub.meters.of(self.principal.tenant).commands
         await commands.turn(self._hub.clock.monotonic, 1.0)
         return self.open
-
-    def _check_size(self, data: str | bytes) -> None:
-        limits = self._hub.limits
-        size = len(data)
-        if isinstance(data, str):
-            limit, setting = limits.text_bytes, "limits.text_bytes"
-            if size <= limit and not data.isascii():
-                size = len(data.encode(errors="replace"))
-        else:
-            limit, setting = limits.audio_bytes, "limits.audio_bytes"
-
-        if size > limit:
-            raise SessionEnd(
-                TOO_BIG.because(f"a message of {size} is over the limit of {limit} ({setting})")
-            )
 
     def _speaking(self) -> Microphone:
         if self.microphone is None:

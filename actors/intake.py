@@ -37,18 +37,26 @@ class Tallies:
         self.ingress, self.upstream = ChannelTally(), ChannelTally()
         self.losses: Counter[str] = Counter()
         """Times that a session has lost an engine, by the engine's name."""
-        self._unlogged: Counter[str] = Counter()
-        self._logged: dict[str, float] = {}
+        self._unlogged: Counter[tuple[str, str]] = Counter()
+        """Times that something has happened to an engine since the log was told."""
+        self._logged: dict[tuple[str, str], float] = {}
         self.unheard_bytes = 0
         """Bytes of PCM that a lost engine took with it: there were more than is kept for replay."""
 
     def lost(self, engine: str, why: str, now: float) -> None:
         """Count the loss of an engine; one in LOG_EVERY seconds is logged."""
         self.losses[engine] += 1
-        self._unlogged[engine] += 1
-        if now - self._logged.get(engine, -math.inf) >= LOG_EVERY:
-            times, self._unlogged[engine], self._logged[engine] = self._unlogged[engine], 0, now
-            log.warning("a stream was lost: %s (%d since the last line)", why[:WHY], times)
+        self._log(("a stream was lost", engine), why, now)
+
+    def failed(self, engine: str, why: str, now: float) -> None:
+        """An engine has not taken a session's stream; one in LOG_EVERY seconds is logged."""
+        self._log(("no stream was opened", engine), why, now)
+
+    def _log(self, cause: tuple[str, str], why: str, now: float) -> None:
+        self._unlogged[cause] += 1
+        if now - self._logged.get(cause, -math.inf) >= LOG_EVERY:
+            times, self._unlogged[cause], self._logged[cause] = self._unlogged[cause], 0, now
+            log.warning("%s: %s (%d since the last line)", cause[0], why[:WHY], times)
 
 
 class Intake:

@@ -81,6 +81,8 @@ class Line:
 
             if self._served:
                 self._owner.stands("lost", str(failure))
+            else:
+                self._owner.unserved(failure)
 
             pause = self._redial.failed(failure, self._clock.monotonic())
             await anyio.sleep(pause)

@@ -275,16 +275,18 @@ class Microphone:
 
     async def _run(self, session: SpeechSession) -> None:
         """Carry a session to its end, in a task of the node, whoever holds it by then."""
-        failure = None
+        failure: Exception | None = None
         try:
             await session.run(lambda: self._started(session))
         except Exception as error:
-            failure = error
-            if is_bug(error):
+            if is_bug(failure := error):
                 log.error("session of %s failed", self._connection.id, exc_info=error)
 
-        if session.holder is not None:
-            session.holder.over(failure)
+        try:
+            if session.holder is not None:
+                session.holder.over(failure)
+        except Exception:  # it must not be the end of the node
+            log.exception("the end of a session of %s was not told", self._connection.id)
 
     def _started(self, session: SpeechSession) -> None:
         """Acknowledge the start, if this connection is still there for it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, KeysView, Mapping
 
 import anyio
@@ -87,23 +87,26 @@ class Endings:
     """Ends many connections, a few in each turn: it holds each that is left once."""
 
     def __init__(self) -> None:
-        self._left: dict[ConnectionActor, Close] = {}
+        self._left: deque[ConnectionActor] = deque()
         self._told = anyio.Event()
 
     def end(self, endings: Iterable[tuple[ConnectionActor, Close]]) -> None:
-        """End the first few at once, and the others in the turns that follow."""
-        for number, (actor, close) in enumerate(endings):
-            if number < AT_ONCE:
-                actor.close(close)
-            else:
-                self._left.setdefault(actor, close)
-                self._told.set()
+        """Obey none of them any more; the first few depart at once, the others soon."""
+        condemned = [actor for actor, close in endings if actor.condemn(close)]
+        for actor in condemned[:AT_ONCE]:
+            actor.depart()
+
+        self._left += condemned[AT_ONCE:]
+        if self._left:
+            self._told.set()
 
     async def run(self) -> None:
-        """End who is left, until cancelled."""
+        """Let depart who is left, until cancelled."""
         while True:
             await self._told.wait()
             self._told = anyio.Event()
             while self._left:
-                self.end([self._left.popitem() for _ in range(min(AT_ONCE, len(self._left)))])
+                for _ in range(min(AT_ONCE, len(self._left))):
+                    self._left.popleft().depart()
+
                 await anyio.lowlevel.checkpoint()

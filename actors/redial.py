@@ -13,6 +13,8 @@ from actors.ports import Engine
 PAUSE = 0.25
 PAUSE_AT_MOST = 5.0
 """Seconds before an engine is dialled again: a random part of PAUSE, doubled with each failure."""
+LAST_TRY = 0.5
+"""Seconds that the last attempt has at least; in less it could only fail for want of time."""
 HEALTHY = 10.0
 """Seconds after which a stream has worked, even if nothing was said."""
 HOPELESS = frozenset(
@@ -89,8 +91,12 @@ class Redial:
         elif not again:
             return 0.0
 
+        most = self.left(now) - LAST_TRY
+        if most <= 0:
+            raise failure
+
         longest: float = min(PAUSE_AT_MOST, PAUSE * 2 ** min(16, self._failures - 1))
-        return min(longest * self._chance(), self.left(now))
+        return min(longest * self._chance(), most)
 
 
 def engine_failure(error: Exception) -> Refused | UpstreamLost | None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import msgspec
 from msgspec import UNSET
 
-from actors.errors import BAD_MESSAGE, FORBIDDEN, RATE_LIMITED, Close, Refused
+from actors.errors import (
+    BAD_MESSAGE,
+    FORBIDDEN,
+    RATE_LIMITED,
+    TOO_BIG,
+    Close,
+    Refused,
+    SessionEnd,
+)
 from actors.limits import Limits
 from actors.messages import Closing, Error
 from actors.quota import Bucket, Strikes
@@ -49,6 +57,21 @@ def lost(room: str, what: str) -> Error:
 def slowed(over: Refused, room: str) -> Error:
     """Return the event that tells a speaker why nothing of it is read for a while."""
     return msgspec.structs.replace(error_of(over), room=room)
+
+
+def check_size(data: str | bytes, limits: Limits) -> None:
+    """Raise SessionEnd(TOO_BIG) for a message of more bytes than its kind may have."""
+    size = len(data)
+    if isinstance(data, str):
+        limit, setting = limits.text_bytes, "limits.text_bytes"
+        if size <= limit and not data.isascii():
+            size = len(data.encode(errors="replace"))
+    else:
+        limit, setting = limits.audio_bytes, "limits.audio_bytes"
+
+    if size > limit:
+        message = f"a message of {size} is over the limit of {limit} ({setting})"
+        raise SessionEnd(TOO_BIG.because(message))
 
 
 class Patience:

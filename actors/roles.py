@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 from actors.commands import Start
-from actors.errors import Close, Refused
+from actors.errors import Close, Refused, UpstreamLost
 from actors.intake import Tallies
 from actors.limits import Limits
 from actors.log import Position
@@ -107,6 +107,9 @@ class Owner(Protocol):
 
         They count the audio that was `sent` to an engine, or all audio of the session.
         """
+
+    def unserved(self, failure: Refused | UpstreamLost) -> None:
+        """An engine has not taken the stream of a session that has not begun."""
 
     def stands(self, state: SpeechState, message: str = "") -> None:
         """The state of the line has changed."""

@@ -234,6 +234,12 @@ class SpeechSession:
         else:
             self.holder.tell(gap)
 
+    def unserved(self, failure: Refused | UpstreamLost) -> None:
+        """Let the operator know; the client is told once there is no more hope."""
+        if not (isinstance(failure, Refused) and failure.code == "unsupported_audio"):
+            now = self._outlet.clock.monotonic()
+            self._outlet.audio.failed(self.engine.name, str(failure), now)
+
     def stands(self, state: SpeechState, message: str = "") -> None:
         """Keep and tell the state of the line."""
         self._state = "ready" if state == "recovered" else state

@@ -200,7 +200,7 @@ class LeanTransport:
         """Be without a task again, and end if the peer has gone."""
         self._work = None
         if self._gone and self._actor is not None and not self._socket.crowded:
-            actor, self._actor = self._actor, None
+            actor, self._actor, self.writable = self._actor, None, False
             self._socket.adopt(NOBODY)  # no cycle is left for the garbage collector
             actor.gone(self._gone)
 

@@ -35,7 +35,6 @@ class LeanWebSocket(asyncio.Protocol):
         "_dropped",
         "_heard",
         "_held",
-        "_lost",
         "_paused",
         "_peer_code",
         "_reader",
@@ -58,7 +57,7 @@ class LeanWebSocket(asyncio.Protocol):
         self.slot = -1
         self._reader: FrameReader | None = None
         """Absent until the connection is accepted."""
-        self._held = self._paused = self._closing = self._lost = self.crowded = False
+        self._held = self._paused = self._closing = self.crowded = False
         self._asked = 0
         """Tick in which a ping was sent that has to be answered, or 0."""
         self._heard = shared.wheel.now
@@ -119,7 +118,7 @@ class LeanWebSocket(asyncio.Protocol):
         """Leave the server's books, and tell the sink in its turn: many may be lost at once."""
         self._shared.wheel.forget(self)
         self._shared.state.connections.discard(self)
-        self._sink.writable, self._lost = False, True
+        self._sink.writable = False
         if self._sink is not NOBODY:
             self._shared.turns.call(self._tell_loss)
 
@@ -250,20 +249,19 @@ class LeanWebSocket(asyncio.Protocol):
             self._shared.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        """Act on what is left, unless the sink holds; a loss is told when that is done."""
+        """Act on what is left, unless the sink holds."""
         self.crowded = False
         if not self._held:
             self.proceed()
 
-        if self._lost:
-            self._tell_loss()
-
     def _tell_loss(self) -> None:
-        if not self.crowded:
+        """Tell the sink, once all that came before has been acted on."""
+        if self.crowded:
+            self._shared.turns.call(self._tell_loss)
+        else:
             self._sink.lost(self._peer_code or LOST)
-
-        if self._reader is None:
-            self._sink = NOBODY  # no cycle is left for the garbage collector
+            if self._reader is None:
+                self._sink = NOBODY  # no cycle is left for the garbage collector
 
     def _break(self, violation: Violation) -> None:
         """End with the code of the violation; a peer that broke its goodbye gets none."""
@@ -277,7 +275,13 @@ class LeanWebSocket(asyncio.Protocol):
     def _control(self, opcode: int, payload: bytes) -> None:
         if opcode == CLOSE:
             self._peer_code = read_close(payload)
-            self._shared.turns.call(lambda: self._answer_close(payload[:2]))
+            if not self._over:
+                self._closing, self._sink.writable = True, False
+                self.transport.write(pack_frame(CLOSE, payload[:2]))
+
+            self._shared.turns.call(self._tell_loss)
+            self._shared.wheel.watch(self, CLOSE_WITHIN)
+            self.transport.close()
         elif opcode == PONG and self._asked:
             self._asked = 0
         elif not self._over:
@@ -286,14 +290,3 @@ class LeanWebSocket(asyncio.Protocol):
             self._controls.count(self._shared.loop.time(), read)
             if opcode == PING:
                 self.transport.write(pack_frame(PONG, payload))
-
-    def _answer_close(self, payload: bytes) -> None:
-        """Answer a close frame, in its turn: many may leave at once."""
-        if not self._over:
-            self._closing, self._sink.writable = True, False
-            self.transport.write(pack_frame(CLOSE, payload))
-
-        self._tell_loss()
-        if not self._lost:
-            self._shared.wheel.watch(self, CLOSE_WITHIN)
-            self.transport.close()

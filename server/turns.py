@@ -15,10 +15,9 @@ class Turns:
     """The line of what waits for a turn of one event loop, each once: at most all requests that are
     being answered, all upgrades and all connections. Who is cancelled leaves it."""
 
-    __slots__ = ("_called", "_loop", "_waiting")
+    __slots__ = ("_called", "_waiting")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self) -> None:
         self._waiting: OrderedDict[object, Callable[[], None]] = OrderedDict()
         self._called = False
 
@@ -31,7 +30,7 @@ class Turns:
 
     async def wait(self) -> None:
         """Go on in a turn to come, in which nothing else of the line is done."""
-        turn = self._loop.create_future()
+        turn = asyncio.get_running_loop().create_future()
         self._line_up(turn, lambda: None if turn.done() else turn.set_result(None))
         try:
             await turn
@@ -42,12 +41,12 @@ class Turns:
         self._waiting[what] = act
         if not self._called:
             self._called = True
-            self._loop.call_soon(self._go_on)
+            asyncio.get_running_loop().call_soon(self._go_on)
 
     def _go_on(self) -> None:
         if self._waiting:
             _, act = self._waiting.popitem(last=False)
-            self._loop.call_soon(self._go_on)
+            asyncio.get_running_loop().call_soon(self._go_on)
             act()
         else:
             self._called = False
@@ -60,7 +59,7 @@ def turns_of(loop: asyncio.AbstractEventLoop) -> Turns:
     """Return the line of a loop."""
     turns = _turns.get(loop)
     if turns is None:
-        turns = _turns[loop] = Turns(loop)
+        turns = _turns[loop] = Turns()
 
     return turns
 

@@ -11,6 +11,15 @@ FIN, DEFLATED = 0x80, 0x40
 TAIL = b"\x00\x00\xff\xff"
 
 
+def upgrade(path: str, token: str) -> bytes:
+    """Build the head of a request for a WebSocket."""
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n"
+        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    ).encode()
+
+
 def head(first: int, size: int, mask: bytes = bytes(4)) -> bytes:
     """Build the head of a masked frame with this first byte."""
     if size < 126:

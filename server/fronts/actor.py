@@ -16,6 +16,7 @@ from actors.errors import IDLE, Close, Refused
 from actors.messages import AnyEvent
 from actors.ports import Transport
 from actors.principal import Principal
+from actors.refusals import check_size
 from actors.wire import Burst
 from server.fronts.translator import Drained, Say, Step, Touch, Translator
 
@@ -79,8 +80,8 @@ class FrontActor(ConnectionActor):
         self._say(list(self._translator.tell(event)))
         self._wake()
 
-    def close(self, close: Close) -> None:
-        """End the connection, and see that it is over soon. The first reason wins."""
+    def condemn(self, close: Close) -> bool:
+        """Obey nothing any more, and see that it is over soon. The first reason wins."""
         if self.open:
             if self._timer is not None:
                 self._timer.cancel()
@@ -90,7 +91,11 @@ class FrontActor(ConnectionActor):
                 # No client of another protocol could resume it.
                 self.microphone.session.abandon(self._hub.limits.upstream.end_within)
 
-        super().close(close)
+        return super().condemn(close)
+
+    def depart(self) -> None:
+        """Say goodbye, and end the socket."""
+        super().depart()
         self._wake()
 
     def farewell(self, close: Close) -> Close:
@@ -98,7 +103,7 @@ class FrontActor(ConnectionActor):
         return self._translator.end(close)
 
     async def _translate(self, data: str | bytes) -> None:
-        self._check_size(data)
+        check_size(data, self._hub.limits)
         if isinstance(data, str) and not self._at_once():
             await self._turn()
 

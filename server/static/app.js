@@ -33,8 +33,8 @@ const captions = new Captions({
 });
 
 const link = new Link({
-  url: socketUrl(),
-  protocols: token ? ["roomcast.v1", `bearer.${token}`] : ["roomcast.v1"],
+  url: socketUrl(Boolean(token)),
+  greeting: token && JSON.stringify({ type: "auth", token }),
   room,
   history: HISTORY,
   on: { state: linkChanged, event: received, answer: answered, rtt: showRoundTrip, raw: logLine },
@@ -73,7 +73,7 @@ function linkChanged(state, detail) {
   $("state").title = detail.message ?? "";
   if (state === "live") wentLive(detail);
   else if (state === "closed") showClosed(detail);
-  else if (state === "reconnecting" && !detail.greeted && detail.attempts > PATIENCE) explainRefusal();
+  else if (state === "reconnecting" && !detail.greeted && detail.attempts > PATIENCE) explainRefusal(detail);
   if (state !== "live") setText("rtt", "–");
   if (state === "reconnecting") explainLoss(detail);
   speaker.linkChanged(state === "live");
@@ -87,11 +87,11 @@ function wentLive({ recovered, missed }) {
 }
 
 /** Tell a server that is away, which needs patience, from one that does not let us in. */
-async function explainRefusal() {
+async function explainRefusal({ message }) {
   const answers = await fetch("livez", { cache: "no-store" }).then(({ ok }) => ok, () => false);
   if (!answers || document.body.dataset.link !== "reconnecting") return;
   showError({ title: "The server does not let this page in", kind: "connection",
-    message: "It may be full, or want a token: add #token=… to the address of this page." });
+    message: message || "It may be full, or want a token: add #token=… to the address of this page." });
 }
 
 function showClosed({ code, reason, message }) {

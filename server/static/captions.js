@@ -117,9 +117,10 @@ export class Captions {
   /** A reader leaves the end by moving up; a stage that grows or shrinks has moved nobody. */
   scrolled() {
     const { scrollHeight, scrollTop, clientHeight } = this.stage;
-    const atEnd = scrollHeight - scrollTop - clientHeight < NEAR_END;
-    if (atEnd) this.unread = 0;
-    this.following = atEnd || (this.following && scrollTop >= this.top);
+    const left = scrollHeight - scrollTop - clientHeight;
+    const up = scrollTop < this.top && left > 1; // at the very end it is the stage that has grown
+    if (left < NEAR_END) this.unread = 0;
+    this.following = !up && (left < NEAR_END || this.following);
     this.top = scrollTop;
     this.settle();
   }

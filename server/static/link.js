@@ -12,11 +12,11 @@ const comesBack = (code) => COMES_BACK.has(code) || (code >= 4000 && code < 4500
 
 export class Link {
   /**
-   * `on` has the callbacks: state(name, detail), event(event), answer(type, event), rtt(ms) and
-   * raw(arrow, text). The states are connecting, live, reconnecting and closed.
+   * `greeting` is what is sent first, if anything. `on` has the callbacks: state(name, detail), event(event),
+   * answer(type, event), rtt(ms) and raw(arrow, text). The states are connecting, live, reconnecting and closed.
    */
-  constructor({ url, protocols, room, history, on }) {
-    Object.assign(this, { url, protocols, room, history, on });
+  constructor({ url, greeting, room, history, on }) {
+    Object.assign(this, { url, greeting, room, history, on });
     this.state = "connecting";
     this.position = null; // { epoch, offset } of the last event seen
     this.attempts = 0;
@@ -34,11 +34,12 @@ export class Link {
     clearTimeout(this.timers.dial);
     this.dropSocket();
     if (this.state === "closed") this.become("connecting");
-    const socket = new WebSocket(this.url, this.protocols);
+    const socket = new WebSocket(this.url, ["roomcast.v1"]);
     socket.binaryType = "arraybuffer";
     this.closing = null;
     this.greeted = false;
     this.socket = socket;
+    if (this.greeting) socket.onopen = () => socket.send(this.greeting);
     socket.onmessage = ({ data }) => socket === this.socket && this.receive(data);
     socket.onclose = ({ code, reason }) => socket === this.socket && this.lost(code, reason);
   }
@@ -75,7 +76,7 @@ export class Link {
     else if (event.type === "closing") this.closing = event;
     else if (answered === "join") this.joined(event);
     else if (answered) this.on.answer(answered, event);
-    else this.pass(event);
+    else if (this.greeted) this.pass(event); // an error before is told by `closing`, too
   }
 
   /** Return the type of the command that this event answers, if any. */

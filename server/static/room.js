@@ -20,8 +20,9 @@ export function pageUrl(room, listen) {
 }
 
 /** Return the address of the socket. */
-export function socketUrl() {
+export function socketUrl(withToken) {
   const url = new URL("v1/connect", location.origin + location.pathname);
+  if (withToken) url.search = "?auth=message"; // so that we are told why a token is refused
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   return url.href;
 }

@@ -7,6 +7,7 @@ from functools import partial
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
@@ -17,6 +18,7 @@ from actors.expiry import LEEWAY
 from actors.limits import Limits
 from actors.messages import Ack, Closing, Error, Hello, Transcript
 from actors.microphone import Kind
+from actors.population import AT_ONCE
 from actors.principal import CAPABILITIES, Grant, Principal
 from tests.actors.node import data_of, order, running
 from tests.actors.tenants import NAMES, Step, play, write
@@ -380,6 +382,41 @@ async def test_who_is_revoked_stays_so_until_the_last_live_token_has_expired() -
         assert access.revoked(ann())
         await anyio.sleep(LEEWAY + 1)
         assert not access.revoked(ann())
+
+
+async def test_of_many_that_are_revoked_none_is_obeyed_and_a_few_depart_in_each_turn() -> None:
+    async with running() as node:
+        many = [node.open(ann()) for _ in range(3 * AT_ONCE)]
+        _, other = await node.join("a", "t")
+        assert node.manager.revoke("t", token="1") == len(many)
+        left = [sum(far.closed is None for _, far in many)]
+        for actor, _ in many:
+            await actor.receive('{"type":"publish","room":"a","data":1}')
+
+        while left[-1]:
+            await checkpoint()
+            left.append(sum(far.closed is None for _, far in many))
+
+        assert sorted(set(left)) == [0, AT_ONCE, 2 * AT_ONCE]
+        assert data_of(other) == []
+        assert {ending(far).code for _, far in many} == {4505}
+
+
+async def test_speech_of_who_is_revoked_ends_though_the_connection_is_lost_meanwhile() -> None:
+    async with running() as node:
+        many = [node.open(ann()) for _ in range(3 * AT_ONCE)]
+        for actor, _ in many:
+            await order(actor, "start", id=1, room="a")
+
+        await settle()
+        node.manager.revoke("t", token="1")
+        for _, far in many:
+            far.vanish()
+
+        assert all(session.ending for session in node.manager.upkeep.speaking.values())
+        await anyio.sleep(Limits().upstream.end_within + 1)
+        assert not node.manager.upkeep.speaking
+        assert node.observer.ended == [4505] * len(many)
 
 
 async def test_a_full_list_is_told_and_what_is_live_is_closed_all_the_same() -> None:

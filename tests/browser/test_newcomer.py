@@ -8,12 +8,15 @@ from typing import Any
 
 import msgspec
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
+from tests.browser.conftest import ARTIFACTS
 from tests.e2e.test_tenants import TenantServer
 from tests.tokens import OTHER_SECRET, mint, tenant
 
 pytestmark = pytest.mark.browser
+WITHIN = 15_000
+"""Milliseconds; a page tries a few times before it looks for a reason."""
 ELSEWHERE = "https://app.example.com"
 CONNECT = """
 async ([path, ...messages]) => {
@@ -65,6 +68,27 @@ def test_a_page_introduces_itself_and_is_told_by_a_code_why_it_may_not(
     assert connect(expired) == closed(4004, "token_expired")
     assert connect(foreign) == closed(4502, "forbidden")
     assert connect(good, "")["code"] == 1006
+
+
+@pytest.mark.parametrize(
+    ("token", "state", "told"),
+    [
+        (mint(), "live", ""),
+        ("canary", "closed", "the token is no JWT"),
+        (mint(exp=1), "reconnecting", "the token has expired"),
+        (mint(OTHER_SECRET, tenant="other"), "closed", "origin"),
+    ],
+    ids=["good", "no token", "expired", "from elsewhere"],
+)
+def test_the_page_says_why_its_token_is_not_accepted(
+    server: TenantServer, mute_browser: Browser, token: str, state: str, told: str
+) -> None:
+    page = mute_browser.new_page()
+    page.goto(f"{server.http}/?room=a#token={token}")
+    expect(page.locator("body")).to_have_attribute("data-link", state)
+    if told:
+        expect(page.locator("[role=alert]").filter(has_text=told)).to_be_visible(timeout=WITHIN)
+        page.screenshot(path=ARTIFACTS / f"refused-{state}.png")
 
 
 def closed(code: int, reason: str) -> dict[str, Any]:

@@ -19,12 +19,11 @@ from server.http import HardenedHttp
 from server.protocol import LeanWebSocket
 from server.turns import Turns, give_way
 from tests.hosted import hosted
+from tests.rawframes import upgrade
 from tests.server.api import able, settings_of, token_of
 
 pytestmark = pytest.mark.anyio
 GOOD = token_of(rooms=able("*", "publish", "listen"), headers={"kid": "main"})
-UPGRADE = "Upgrade: websocket\r\nConnection: Upgrade\r\n"
-KEY = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 MANY = 40
 
 
@@ -117,7 +116,7 @@ async def test_of_many_that_wait_one_goes_on_in_a_turn() -> None:
 
 
 async def test_who_is_cancelled_holds_up_nobody_and_leaves_the_line() -> None:
-    turns = Turns(asyncio.get_running_loop())
+    turns = Turns()
     waiting = [asyncio.ensure_future(turns.wait()) for _ in range(1000)]
     await asyncio.sleep(0)
     assert len(turns) == 1000
@@ -134,7 +133,7 @@ async def test_who_is_cancelled_holds_up_nobody_and_leaves_the_line() -> None:
 
 
 async def test_the_last_one_that_is_cancelled_lets_no_two_go_on_in_a_turn() -> None:
-    turns, gone_on = Turns(asyncio.get_running_loop()), list[int]()
+    turns, gone_on = Turns(), list[int]()
     loop = asyncio.get_running_loop()
 
     async def go_on() -> None:
@@ -159,7 +158,7 @@ async def test_of_many_that_leave_at_once_a_few_do_so_in_a_turn(how: str) -> Non
     manager = app.state.node.manager
 
     def here() -> int:
-        return sum(each.open for each in manager.actors)
+        return len(manager.fanout.rooms.members("acme/a"))
 
     token = token_of(exp=int(time.time() - LEEWAY) + 2) if how == "expire" else GOOD
     async with asyncio.timeout(20), hosted(app, **config) as port:
@@ -186,11 +185,10 @@ async def test_of_many_that_leave_at_once_a_few_do_so_in_a_turn(how: str) -> Non
 
 
 async def come(port: int, token: str) -> asyncio.StreamWriter:
-    """Connect, and wait for the greeting."""
+    """Join a room."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"GET /v1/connect HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n{UPGRADE}{KEY}"
-    writer.write(f"{head}\r\n".encode())
-    await reader.readuntil(b'"hello"')
+    writer.write(upgrade("/v1/rooms/a/listen", token))
+    await reader.readuntil(b'"joined"')
     return writer
 
 
@@ -202,19 +200,27 @@ async def test_a_connection_that_is_over_leaves_nothing_to_the_garbage_collector
 ) -> None:
     config = {"http": HardenedHttp, "ws": LeanWebSocket}
     async with hosted(create_app(settings_of()), **config) as port:
-        for upgrade in ("", UPGRADE):
-            head = f"GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n"
-            await ask(port, f"{head}{upgrade}{KEY}\r\n".encode())
+        for request in (
+            f"GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n".encode(),
+            upgrade(path, token),
+        ):
+            await ask(port, request)
             gc.collect()
+            before = living()
             gc.disable()
             try:
                 for _ in range(20):
-                    await ask(port, f"{head}{upgrade}{KEY}\r\n".encode())
+                    await ask(port, request)
 
-                left = Counter(type(each).__name__ for each in gc.get_objects())
-                assert left["HardenedHttp"] + left["LeanWebSocket"] + left["AsgiSession"] <= 2
+                assert living() <= before + 2
             finally:
                 gc.enable()
+
+
+def living() -> int:
+    """Count the connections that are still in memory."""
+    kinds = Counter(type(each).__name__ for each in gc.get_objects())
+    return kinds["HardenedHttp"] + kinds["LeanWebSocket"] + kinds["AsgiSession"]
 
 
 async def ask(port: int, request: bytes) -> None:
