@@ -17,6 +17,8 @@ from actors.principal import Principal
 from actors.revocation import Revocations, names_of
 from actors.upkeep import Upkeep
 
+REVOKED_TOKEN = "this token was revoked, or its subject or key"
+
 
 class NoTokens:
     """The authority of a node that has no tenants."""
@@ -57,7 +59,7 @@ class Access:
             )
         )
         if self.revoked(actor.principal):
-            actor.close(REVOKED.because("this token was revoked"))
+            actor.close(REVOKED.because(REVOKED_TOKEN))
         elif actor.open:
             self._upkeep.expiries.watch(actor, expires)
 
@@ -76,7 +78,7 @@ class Access:
             raise Refused("forbidden", message, "token")
 
         if self.revoked(new):
-            raise Refused("unauthorized", "this token was revoked", "token")
+            raise Refused("unauthorized", REVOKED_TOKEN, "token")
 
         actor.principal = new
         self._upkeep.expiries.watch(actor, new.expires)

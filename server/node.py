@@ -12,6 +12,7 @@ import anyio
 import msgspec
 from starlette.types import Scope
 
+from actors.access import REVOKED_TOKEN
 from actors.errors import Refused
 from actors.expiry import LEEWAY
 from actors.manager import ConnectionManager
@@ -35,7 +36,6 @@ REQUEST = 4.0
 """Commands that a request over HTTP counts for; it costs as much."""
 WAITING = 100
 """Requests of a tenant that may wait when one more comes."""
-REVOKED = "this token was revoked"
 HTTP = "http"
 """Whose turn it is among the commands: that of one request at a time."""
 
@@ -118,7 +118,7 @@ class Node:
             self.gate.check_signer(principal)
 
         if self.manager.access.revoked(principal):
-            raise Refused("unauthorized", REVOKED)
+            raise Refused("unauthorized", REVOKED_TOKEN)
 
         if principal.expires + LEEWAY <= self.manager.clock.wall():
             raise Refused("token_expired", EXPIRED)
@@ -186,7 +186,7 @@ class Node:
             principal = self.gate.admit(credentials)
 
         if self.manager.access.revoked(principal):
-            raise Refused("unauthorized", REVOKED)
+            raise Refused("unauthorized", REVOKED_TOKEN)
 
         return principal
 

@@ -50,6 +50,7 @@ NO_KEY = "the token's kid names no key of its tenant"
 UNNAMED = "the token must name its key (kid)"
 """Said of a tenant that has more keys of the token's algorithm than are tried."""
 AUDIENCE = "the token is for another audience"
+NO_AUDIENCE = "the token must name the tenant's audience (aud)"
 
 _PARTS = re.compile(r"([A-Za-z0-9_-]{1,1024})\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 _PATH = re.compile(r" - at `\$((?:\.[a-z]+|\[[0-9]+\])+)`")
@@ -240,4 +241,4 @@ def _candidates(header: Header, customer: Customer) -> Mapping[str, VerifyingKey
 def _check_audience(claims: Claims, wanted: str) -> None:
     named = (claims.aud,) if isinstance(claims.aud, str) else claims.aud
     if (wanted not in named) if wanted else any(named):
-        raise Refused("unauthorized", AUDIENCE)
+        raise Refused("unauthorized", AUDIENCE if any(named) else NO_AUDIENCE)

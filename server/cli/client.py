@@ -11,7 +11,13 @@ from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidMessage,
+    InvalidStatus,
+    InvalidURI,
+)
 
 from actors.errors import GONE, Close
 from actors.messages import AnyEvent, Closing
@@ -21,6 +27,7 @@ from server.settings import TOKEN_VARIABLE
 
 decode_event: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
 BRING_A_TOKEN = f"put one into the environment variable {TOKEN_VARIABLE}"
+CUT = "it is no Roomcast server, or takes nothing from this address for a while (limits.arrivals)"
 OPEN_WITHIN = 10.0
 """Seconds a server may take to answer."""
 CLOSE_WITHIN = 1.0
@@ -82,6 +89,11 @@ async def open_socket(url: str) -> ClientConnection:
         raise Failed(f"{where} does not speak TLS as it should: {error.reason}") from None
     except (OSError, TimeoutError):
         raise Unreachable.at(where) from None
+    except InvalidMessage as error:
+        if isinstance(error.__cause__, EOFError):
+            raise Unreachable(f"{where} hung up without an answer; {CUT}") from None
+
+        raise Failed(f"{where} is not a Roomcast server: {printable(str(error))}") from None
     except (InvalidHandshake, InvalidURI, ValueError) as error:
         raise Failed(f"{where} is not a Roomcast server: {printable(str(error))}") from None
 

@@ -146,6 +146,8 @@ class Talk:
                 self._finals += 1
                 if not self._as_json:
                     self._progress.print(printable(text))
+            case Error(code="quota_exceeded", message=message, room=str()):
+                self._progress.print(f"slowed: {printable(message)}", err=True)
             case Error(message=message):
                 raise Failed(f"refused: {printable(message)}")
             case Ack(id="stop"):

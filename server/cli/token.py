@@ -104,6 +104,9 @@ def mint(
     if verdict:
         raise Bad(f"such a token would be refused: {verdict}")
 
+    if not said["can"]:
+        click.echo("it gives no right; say which with --can speak,listen:room-*", err=True)
+
     click.echo(token)
 
 
@@ -112,9 +115,10 @@ def mint(
 @secret_option
 @click.argument("token", required=False)
 def check(config: Path | None, secret_file: Path | None, token: str | None) -> None:
-    """Print what a token claims, and whether this server would take it; status 1 if not.
+    """Print what a token claims, and whether it is good by these settings; status 1 if not.
 
-    Without a token it is read from standard input, where no list of processes shows it.
+    What a running server has revoked is not known here. Without a token it is read from standard
+    input, where no list of processes shows it.
     """
     text = token or sys.stdin.buffer.read(LENGTH + 2).decode("ascii", "replace")
     token = text.strip()

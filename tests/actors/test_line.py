@@ -178,13 +178,27 @@ async def test_a_second_engine_takes_over_from_one_that_does_not_come_back() -> 
         assert scene.outlet.audio.losses == {"first": 2}
 
 
-async def test_an_engine_that_refuses_the_key_is_passed_over() -> None:
+async def test_an_engine_that_refuses_the_key_is_passed_over_and_the_operator_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     first, second = FakeEngine("first"), FakeEngine("second")
     first.broken = Refused("engine_unauthorized", "the engine first refuses its key")
     async with with_two(first, second) as scene:
         assert scene.session.engine is second
         assert scene.states == ["connecting", "ready"]
         assert len(scene.accepted) == 1
+
+    (line,) = [each.getMessage() for each in caplog.records]
+    assert line.startswith("no stream was opened: the engine first refuses its key (1 ")
+
+
+async def test_a_session_that_no_engine_takes_ends_with_the_reason_of_the_last_one() -> None:
+    engine = FakeEngine()
+    engine.broken = UpstreamLost("the engine fake cannot be reached")
+    async with speaking(engine=engine) as scene:
+        await anyio.sleep(Limits().upstream.open_within + 1)
+        assert scene.failure is not None
+        assert str(find(scene.failure, UpstreamLost)) == "the engine fake cannot be reached"
 
 
 async def test_a_key_that_is_refused_later_ends_the_session_with_that() -> None:

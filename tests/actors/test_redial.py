@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from actors.errors import INTERNAL, Refused, SessionEnd, UpstreamLost
-from actors.redial import Redial, engine_failure
+from actors.redial import LAST_TRY, Redial, engine_failure
 from tests.fakes import FakeEngine
 
 
@@ -81,6 +81,17 @@ def test_what_cannot_work_is_not_tried_again() -> None:
     assert redial.engine is b
     with pytest.raises(Refused):
         redial.failed(Refused("engine_unpaid", "no"), 2.0)
+
+
+def test_the_last_attempt_has_the_time_to_fail_of_its_own() -> None:
+    redial, now = Redial([FakeEngine()], 0.0, 10.0, lambda: 1.0), 0.0
+    for _ in range(10):
+        now += redial.failed(UpstreamLost("nobody there"), now)
+        if redial.left(now) == LAST_TRY:
+            break
+
+    with pytest.raises(UpstreamLost, match="nobody there"):
+        redial.failed(UpstreamLost("nobody there"), now + LAST_TRY / 10)
 
 
 def test_only_an_engines_own_failures_are_its_own() -> None:

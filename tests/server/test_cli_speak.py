@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
+import msgspec
 import pytest
 
 from tests.server.commands import (
@@ -20,6 +23,7 @@ from tests.server.commands import (
     write_wav,
 )
 from tests.servers import Server, serving
+from tests.tokens import mint, tenant
 
 SECONDS = 3
 PCM = bytes(SECONDS * 32000)
@@ -228,6 +232,30 @@ def test_audio_that_was_not_recognized_is_told() -> None:
 
     assert done.returncode == 0
     assert "0.5 s of it were not recognized: the engine was too slow" in done.stderr
+
+
+def test_a_speaker_that_is_slowed_goes_on(tmp_path: Path) -> None:
+    quotas = {"audio_seconds_per_minute": 30, "audio_seconds_burst": 1}
+    tenants = msgspec.json.encode(tenant(quotas=quotas)).decode()
+    with serving(tmp_path / "log", tenants=tenants, engines__enabled="echo") as server:
+        at = ("--url", server.http, "--room", "r")
+        said = roomcast("speak", "-", *at, stdin=PCM + bytes(32000), ROOMCAST_TOKEN=mint())
+
+    assert (said.returncode, said.stdout) == (0, FINALS + "echo 4\n")
+    assert "slowed: the tenant's quota audio_seconds_per_minute is 30" in said.stderr
+
+
+def test_who_is_cut_unread_is_told_what_that_may_mean() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        cutting = Thread(target=lambda: listening.accept()[0].close())
+        cutting.start()
+        done = roomcast("speak", "-", *FAST, "--url", url, stdin=PCM)
+        cutting.join()
+
+    assert done.returncode == 1
+    assert "hung up without an answer" in done.stderr
+    assert "limits.arrivals" in done.stderr
 
 
 def test_something_that_sends_no_events_is_no_server() -> None:

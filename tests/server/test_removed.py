@@ -13,6 +13,7 @@ import pytest
 from fastapi import FastAPI
 from websockets.exceptions import InvalidStatus
 
+from actors.access import REVOKED_TOKEN
 from server.app import create_app
 from server.auth import WITHDRAWN
 from server.node import Node
@@ -105,7 +106,7 @@ async def test_a_leaked_key_is_revoked_with_all_that_came_of_it(address: str, ca
         assert (await bob.ask(type="ping", id=2))["type"] == "ack"
 
     for query in (f"token={by(SECRET, jti='another')}", f"ticket={unused}"):
-        assert "this token was revoked" in await refusal(f"{url}?{query}")
+        assert REVOKED_TOKEN in await refusal(f"{url}?{query}")
 
 
 async def test_a_ticket_is_no_good_without_the_key_of_its_maker_or_without_its_tenant(
@@ -187,9 +188,7 @@ async def test_a_token_of_a_tenant_that_is_gone_is_told_what_any_other_is(
 
 
 WAYS: dict[str, Callable[[FastAPI, Path], None]] = {
-    "this token was revoked": lambda app, file: app.state.node.manager.access.revoke(
-        "acme", subject="eve"
-    ),
+    REVOKED_TOKEN: lambda app, file: app.state.node.manager.access.revoke("acme", subject="eve"),
     WITHDRAWN: lambda app, file: change(app, file, NEW),
     EXPIRED: lambda app, file: setattr(app.state.node.manager.clock, "wall", lambda: LATER),
 }
