@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, KeysView, Mapping
 
@@ -9,6 +10,8 @@ import anyio
 
 from actors.connection import ConnectionActor
 from actors.errors import Close
+
+log = logging.getLogger("roomcast.connection")
 
 PAUSE = 0.005
 """Seconds between two endings of many, at most."""
@@ -94,7 +97,7 @@ class Endings:
         """Obey none of them any more; the first few depart at once, the others soon."""
         condemned = [actor for actor, close in endings if actor.condemn(close)]
         for actor in condemned[:AT_ONCE]:
-            actor.depart()
+            _let_depart(actor)
 
         self._left += condemned[AT_ONCE:]
         if self._left:
@@ -107,6 +110,13 @@ class Endings:
             self._told = anyio.Event()
             while self._left:
                 for _ in range(min(AT_ONCE, len(self._left))):
-                    self._left.popleft().depart()
+                    _let_depart(self._left.popleft())
 
                 await anyio.lowlevel.checkpoint()
+
+
+def _let_depart(actor: ConnectionActor) -> None:
+    try:
+        actor.depart()
+    except Exception:  # it must not be the end of the node
+        log.exception("connection %s: its end failed", actor.id)

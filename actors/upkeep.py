@@ -125,7 +125,10 @@ class Upkeep:
         expired = TOKEN_EXPIRED.because("the token has expired; come back with another")
         self.endings.end((each, expired) for each in self.expiries.due(self._clock.wall()))
         for session in list(self.speaking.values()):
-            self._look_after(session, now)
+            try:
+                self._look_after(session, now)
+            except Exception:  # it must not be the end of the node
+                log.exception("session %s: the sweep failed", session.subject.session)
 
         self._meters.sweep(now)
         self._presence.tell()

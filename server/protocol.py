@@ -35,6 +35,7 @@ class LeanWebSocket(asyncio.Protocol):
         "_dropped",
         "_heard",
         "_held",
+        "_lost",
         "_paused",
         "_peer_code",
         "_reader",
@@ -57,7 +58,7 @@ class LeanWebSocket(asyncio.Protocol):
         self.slot = -1
         self._reader: FrameReader | None = None
         """Absent until the connection is accepted."""
-        self._held = self._paused = self._closing = self.crowded = False
+        self._held = self._paused = self._closing = self._lost = self.crowded = False
         self._asked = 0
         """Tick in which a ping was sent that has to be answered, or 0."""
         self._heard = shared.wheel.now
@@ -118,7 +119,7 @@ class LeanWebSocket(asyncio.Protocol):
         """Leave the server's books, and tell the sink in its turn: many may be lost at once."""
         self._shared.wheel.forget(self)
         self._shared.state.connections.discard(self)
-        self._sink.writable = False
+        self._sink.writable, self._lost = False, True
         if self._sink is not NOBODY:
             self._shared.turns.call(self._tell_loss)
 
@@ -253,6 +254,9 @@ class LeanWebSocket(asyncio.Protocol):
         self.crowded = False
         if not self._held:
             self.proceed()
+
+        if self._lost:  # who was told in the crowd's midst could not end then
+            self._shared.turns.call(self._tell_loss)
 
     def _tell_loss(self) -> None:
         """Tell the sink, once all that came before has been acted on."""

@@ -83,9 +83,17 @@ def outcome(name: str, error: BaseException | None, ended: bool) -> Exception:
         return Refused("engine_rejected", _shown(f"the {name} engine yielded {error}"))
 
     if error is not None:
-        return _lost(f"the {name} engine raised {type(error).__name__}: {error}")
+        return _lost(f"the {name} engine raised {told(error)}")
 
     return anyio.EndOfStream() if ended else _lost(f"the {name} engine ended before the audio did")
+
+
+def told(error: BaseException) -> str:
+    """Return the kind and the words of what was raised; somebody else's class may have none."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
 
 
 def _lost(message: str) -> UpstreamLost:

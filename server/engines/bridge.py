@@ -18,9 +18,9 @@ from anyio.lowlevel import checkpoint
 
 from actors.errors import Refused, UpstreamLost
 from actors.messages import AudioFrame, AudioSpec, Recognition
-from server.engines.answers import Answers, BadAnswer, outcome
+from server.engines.answers import Answers, BadAnswer, outcome, told
 from server.engines.generator_options import Bridge
-from server.engines.handover import Audio, Hook, Left, Results
+from server.engines.handover import Audio, Hook, Results
 from server.engines.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -203,7 +203,7 @@ class Bridged:
 
             self._audio.asked()
             await self._drain_soon(found)
-        except (Exception, asyncio.CancelledError, SystemExit, Left) as error:
+        except BaseException as error:  # the loop is not for the engine to end
             self._finish(error)
         else:
             self._finish(None)
@@ -222,7 +222,7 @@ class Bridged:
         if not self._left:
             if error is not None and not isinstance(error, Refused | UpstreamLost):
                 shown = None if isinstance(error, BadAnswer) else error
-                logger.error("the %s engine failed: %r", self._name, error, exc_info=shown)
+                logger.error("the %s engine failed: %s", self._name, told(error), exc_info=shown)
 
             self._results.finish(outcome(self._name, error, self._audio.ended))
 
@@ -244,8 +244,8 @@ class Bridged:
         for hook in hooks:
             try:
                 hook()
-            except Exception as error:
-                logger.warning("a hook of the %s engine raised %r", self._name, error)
+            except BaseException as error:
+                logger.warning("a hook of the %s engine raised %s", self._name, told(error))
 
     def _begin_task(self, found: Any) -> asyncio.Task[None]:
         self._running += 1

@@ -55,6 +55,12 @@ class Worker:
 
     def _run(self) -> None:
         try:
+            self._work_off()
+        finally:
+            self._done()
+
+    def _work_off(self) -> None:
+        try:
             self._inside = True
             self._work()
         except Left:
@@ -68,8 +74,6 @@ class Worker:
                     _raise(threading.get_ident(), Left)
         except Left:
             pass
-
-        self._done()
 
 
 def _shares_a_lock(thread: int) -> bool:

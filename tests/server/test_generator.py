@@ -206,7 +206,17 @@ async def test_a_sender_that_waits_is_told_when_the_generator_ends() -> None:
 
 
 @pytest.mark.parametrize("kind", [hears, hears_soon])
-@pytest.mark.parametrize("error", [KeyError("id"), SystemExit(3), StopIteration("x")], ids=repr)
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("id"),
+        SystemExit(3),
+        StopIteration("x"),
+        KeyboardInterrupt("x"),
+        BaseExceptionGroup("x", [KeyboardInterrupt()]),
+    ],
+    ids=repr,
+)
 async def test_an_exception_is_told_by_type_and_words_and_logged_once(
     kind: Any, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -237,6 +247,39 @@ async def test_an_exception_is_told_by_type_and_words_and_logged_once(
     (record,) = caplog.records
     assert record.exc_info is not None
     assert "in broken" in caplog.text
+
+
+class Wordless(BaseException):
+    """What cannot even be shown."""
+
+    def __str__(self) -> str:
+        """Fail."""
+        raise ValueError("no words")
+
+
+@pytest.mark.parametrize("kind", [hears, hears_soon])
+@pytest.mark.parametrize(
+    "error", [Wordless(), GeneratorExit()], ids=lambda each: type(each).__name__
+)
+async def test_whatever_is_raised_the_stream_ends_and_its_place_is_free(
+    kind: Any, error: BaseException
+) -> None:
+    def blocking(audio: Audio, spec: AudioSpec) -> Iterator[dict[str, Any]]:
+        yield said("before")
+        raise error
+
+    async def soon(audio: Audio, spec: AudioSpec) -> AsyncIterator[dict[str, Any]]:
+        yield said("before")
+        raise error
+
+    engine = engine_of(blocking if kind is hears else soon, max_streams=1)
+    with anyio.fail_after(5):
+        for _ in range(3):
+            async with engine.open(SPEC) as stream:
+                assert (await stream.receive()).text == "before"
+                await lost(stream)
+
+    assert engine.abandoned == 0
 
 
 async def test_an_exception_of_the_call_itself_comes_out_of_open() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -27,6 +28,7 @@ WITHIN = 10.0
 GOODBYE = masked(CLOSE, b"\x03\xe8")
 AUDIO = masked(BINARY, bytes(640))
 TOKEN = token_of(rooms=able("*", "speak", "listen", "publish"))
+FLUSH = masked(TEXT, b'{"type":"flush"}')
 PUBLISH = masked(TEXT, b'{"type":"publish","room":"q","data":1}')
 
 
@@ -79,7 +81,7 @@ async def nobody(node: Node) -> None:
     [
         b"",
         masked(TEXT, b'{"type":"join","room":"q"}'),
-        masked(TEXT, b'{"type":"flush"}'),
+        FLUSH,
         masked(TEXT, b'{"type":"ping","id":1}'),
         PUBLISH,
         PUBLISH * 17,
@@ -102,6 +104,28 @@ async def test_a_speaker_that_leaves_with_a_command_and_shuts_down_harms_nobody(
             assert len(app.state.node.manager.actors) == 1
 
     assert [each.message for each in caplog.records if each.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["shut down", "reset"])
+async def test_who_goes_behind_commands_that_wait_and_more_than_a_turn_of_frames_is_forgotten(
+    app: FastAPI, port: int, reset: bool
+) -> None:
+    manager = app.state.node.manager
+    with anyio.fail_after(WITHIN):
+        for _ in range(3):
+            async with line(port, "/v1/rooms/a/speak?rate=16000") as (reader, writer):
+                writer.write(AUDIO)
+                await reader.readuntil(b'"ready"')
+                writer.write(FLUSH * 3 + masked(BINARY, bytes(32)) * (TURN + 36))
+                if reset:
+                    sock = writer.get_extra_info("socket")
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    writer.close()
+                else:
+                    writer.write_eof()
+
+                # Its session may be resumed, and stays a while.
+                await manager.population.until(lambda: not manager.actors)
 
 
 async def test_each_of_many_that_say_goodbye_and_shut_down_at_once_is_answered(
