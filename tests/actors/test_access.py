@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from itertools import pairwise
 
 import anyio
 import pytest
@@ -386,7 +387,7 @@ async def test_who_is_revoked_stays_so_until_the_last_live_token_has_expired() -
 
 async def test_of_many_that_are_revoked_none_is_obeyed_and_a_few_depart_in_each_turn() -> None:
     async with running() as node:
-        many = [node.open(ann()) for _ in range(3 * AT_ONCE)]
+        many = [node.open(ann()) for _ in range(8 * AT_ONCE)]
         _, other = await node.join("a", "t")
         assert node.manager.revoke("t", token="1") == len(many)
         left = [sum(far.closed is None for _, far in many)]
@@ -397,7 +398,9 @@ async def test_of_many_that_are_revoked_none_is_obeyed_and_a_few_depart_in_each_
             await checkpoint()
             left.append(sum(far.closed is None for _, far in many))
 
-        assert sorted(set(left)) == [0, AT_ONCE, 2 * AT_ONCE]
+        assert left[0] == 7 * AT_ONCE
+        # trio takes tasks in any order, so two of theirs may lie between two of ours
+        assert max(a - b for a, b in pairwise(left)) <= 2 * AT_ONCE
         assert data_of(other) == []
         assert {ending(far).code for _, far in many} == {4505}
 
