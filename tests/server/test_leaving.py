@@ -22,6 +22,7 @@ from server.protocol import LeanWebSocket
 from tests.hosted import hosted
 from tests.rawframes import BINARY, CLOSE, CONTINUATION, FIN, TEXT, masked, upgrade
 from tests.server.api import able, settings_of, token_of
+from tests.tokens import tenant
 
 pytestmark = pytest.mark.anyio
 WITHIN = 10.0
@@ -40,8 +41,9 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 
 @pytest.fixture
 def app() -> FastAPI:
-    """The app of a node with two tenants and the echo engine."""
-    return create_app(settings_of())
+    """The app of a node with the echo engine and a tenant that may publish without end."""
+    quotas = {"publishes_per_second": 0, "bytes_per_second": 0}
+    return create_app(settings_of(tenants=tenant(quotas=quotas)))
 
 
 @pytest.fixture
@@ -152,7 +154,8 @@ async def test_who_does_not_read_and_leaves_at_the_end_of_a_turn_is_gone_at_once
 ) -> None:
     node: Node = app.state.node
     with anyio.fail_after(CLOSE_WITHIN - 1):
-        async with line(port, "/v1/rooms/a/listen") as (_, writer):
+        async with line(port, "/v1/rooms/a/listen") as (reader, writer):
+            await reader.readuntil(b'"joined"')
             writer.transport.pause_reading()  # type: ignore[attr-defined]
             (actor,) = node.manager.actors
             while not actor.egress:
