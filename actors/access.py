@@ -94,7 +94,7 @@ class Access:
     ) -> int:
         """Close what is live of a tenant's subject, token, key or connection; return their number.
 
-        Of many the last ones are closed some turns of the loop later.
+        They do nothing from here on; of many the last ones are closed some turns of the loop later.
         All but a connection are refused from here on, for a day, or until the last token that is
         live has expired if that is later. Raises Refused("limit_exceeded") if no more can be
         kept: what is live is closed all the same. Speech that waits for who is revoked ends, too.
