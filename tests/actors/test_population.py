@@ -5,8 +5,10 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from actors.errors import RESTART
+from actors.errors import RESTART, Close
+from actors.principal import Principal
 from tests.actors.node import running
+from tests.fakes import FakeTransport
 
 pytestmark = pytest.mark.anyio
 
@@ -68,3 +70,26 @@ async def test_the_connections_of_a_tenant_are_found_by_id_until_they_are_gone()
         two.transport.abort()
         assert population.of("t") == population.of("nobody") == {}
         assert population.tenants == {"u"}
+
+
+class Broken(FakeTransport):
+    """A socket that cannot be closed."""
+
+    def close(self, close: Close) -> None:
+        """Fail."""
+        raise RuntimeError("the handler is closed")
+
+
+async def test_a_connection_whose_end_fails_is_not_the_end_of_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with running() as node:
+        broken = node.manager.connect("connect", Principal("t"), Broken())
+        other, far = node.connect(tenant="t")
+        node.manager.upkeep.endings.end([(broken, RESTART), (other, RESTART)])
+        assert far.closed is not None
+        assert not broken.open
+
+    (record,) = caplog.records
+    assert record.getMessage() == f"connection {broken.id}: its end failed"
+    assert record.exc_info is not None
